@@ -1,0 +1,9 @@
+/* Functions that no code here may use (alloca: by -Walloca); included into every file by the build. Thread, owner, failure: none. */
+#pragma once
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf strtok atoi atol atoll gmtime localtime system popen
