@@ -30,12 +30,12 @@ static inline void zl_auto_free_(void *p)
 #define zl_auto_free ZL_CLEANUP(zl_auto_free_)
 
 /* Grows `*array` so that index `n` exists, doubling; elements beyond the old capacity are not initialised. */
-#define ZL_GROW(array, n, cap)                                                         \
-    do {                                                                               \
-        if ((size_t)(n) >= (size_t)(cap)) {                                            \
-            (cap) = (__typeof__(cap))ZL_MAX((size_t)(cap) * 2, (size_t)(n) + 8);       \
-            (array) = zl_xrealloc((array), (size_t)(cap), sizeof(*(array)));           \
-        }                                                                              \
+#define ZL_GROW(array, n, cap)                                                 \
+    do {                                                                       \
+        if ((size_t)(n) >= (size_t)(cap)) {                                    \
+            (cap) = (__typeof__(cap))ZL_MAX((size_t)(cap)*2, (size_t)(n) + 8); \
+            (array) = zl_xrealloc((array), (size_t)(cap), sizeof(*(array)));   \
+        }                                                                      \
     } while (0)
 
 struct zl_arena_chunk;

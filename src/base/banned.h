@@ -1,4 +1,5 @@
-/* Functions that no code here may use (alloca: by -Walloca); included into every file by the build. Thread, owner, failure: none. */
+/* Functions that no code here may use (alloca: by -Walloca); included into every file by the build. Thread, owner,
+ * failure: none. */
 #pragma once
 
 #include <stdio.h>

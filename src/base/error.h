@@ -9,6 +9,7 @@
 #include "base/macros.h"
 
 /*        name             text (stable, in JSON)   HTTP retry exit */
+/* clang-format off */
 #define ZL_ERRORS(X)                                                   \
     X(INVALID,             "invalid_argument",       400, 0,   1)      \
     X(USAGE,               "usage",                  400, 0,   2)      \
@@ -43,6 +44,7 @@
     X(PARSE,               "parse_error",            400, 0,   1)      \
     X(CLOSED,              "connection_closed",      502, 1,   1)      \
     X(INTERNAL,            "internal",               500, 0,   1)
+/* clang-format on */
 
 enum zl_error_order {
 #define X(name, text, http, retry, exit) ZL_E_ORDER_##name,
@@ -56,11 +58,11 @@ enum zl_error {
 };
 
 struct zl_err {
-    int code;              /* 0: no error */
-    int cause;             /* a negative errno behind our own code, or 0 */
-    const char *origin;    /* file:line of the first report; static storage */
-    char text[480];        /* what failed, on what, why */
-    char hint[224];        /* what to do about it, or "" */
+    int code;           /* 0: no error */
+    int cause;          /* a negative errno behind our own code, or 0 */
+    const char *origin; /* file:line of the first report; static storage */
+    char text[480];     /* what failed, on what, why */
+    char hint[224];     /* what to do about it, or "" */
 };
 
 /* The stable text of a code: "not_found", "ENOENT" … Never NULL. */
@@ -79,15 +81,14 @@ int zl_error_retryable(int code);
  * zl_wrap prefixes an error that is there: "<message>: <old text>".
  * zl_fail_errno reports `-errno_value` under one of our codes: "<message>: <errno text>".
  */
-#define zl_fail(err, code, ...) zl_fail_at((err), (code), ZL_ORIGIN, __VA_ARGS__)
+#define zl_fail(err, code, ...)              zl_fail_at((err), (code), ZL_ORIGIN, __VA_ARGS__)
 #define zl_fail_errno(err, code, cause, ...) zl_fail_errno_at((err), (code), (cause), ZL_ORIGIN, __VA_ARGS__)
 int zl_fail_at(struct zl_err *err, int code, const char *origin, const char *fmt, ...) ZL_PRINTF(4, 5);
-int zl_fail_errno_at(struct zl_err *err, int code, int cause, const char *origin, const char *fmt, ...)
-    ZL_PRINTF(5, 6);
+int zl_fail_errno_at(struct zl_err *err, int code, int cause, const char *origin, const char *fmt, ...) ZL_PRINTF(5, 6);
 int zl_wrap(struct zl_err *err, int code, const char *fmt, ...) ZL_PRINTF(3, 4);
 /* Sets the hint unless a deeper layer, which knows more, has set one. Returns `code`. */
 int zl_hint(struct zl_err *err, int code, const char *fmt, ...) ZL_PRINTF(3, 4);
 
 #define ZL_STR2_(x) #x
 #define ZL_STR1_(x) ZL_STR2_(x)
-#define ZL_ORIGIN __FILE__ ":" ZL_STR1_(__LINE__)
+#define ZL_ORIGIN   __FILE__ ":" ZL_STR1_(__LINE__)

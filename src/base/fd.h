@@ -20,11 +20,11 @@ static inline void zl_auto_close_(int *fd)
 }
 #define zl_auto_close ZL_CLEANUP(zl_auto_close_)
 
-#define ZL_TAKE_FD(fd)          \
-    ({                          \
-        int fd_ = (fd);         \
-        (fd) = -EBADF;          \
-        fd_;                    \
+#define ZL_TAKE_FD(fd)  \
+    ({                  \
+        int fd_ = (fd); \
+        (fd) = -EBADF;  \
+        fd_;            \
     })
 
 /* openat with O_CLOEXEC; -errno instead of -1. */
@@ -38,8 +38,7 @@ int zl_read_file(int dir, const char *name, size_t limit, struct zl_buf *ret) ZL
 /* How a written file must survive: the process (rename only), or a power cut (fsync of file and folder too). */
 enum zl_durability { ZL_KILL_PROOF, ZL_POWER_PROOF };
 /* Replaces the file as one step: readers see the old or the new content, a crash leaves one of both. */
-int zl_write_file_atomic(int dir, const char *name, const void *p, size_t n, mode_t mode, enum zl_durability d)
-    ZL_MUST;
+int zl_write_file_atomic(int dir, const char *name, const void *p, size_t n, mode_t mode, enum zl_durability d) ZL_MUST;
 /* mkdirat that takes an existing folder for success. */
 int zl_mkdirat(int dir, const char *name, mode_t mode) ZL_MUST;
 /* Each missing folder of an absolute path of our own. */

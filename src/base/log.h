@@ -17,12 +17,12 @@ int zl_log_enabled(enum zl_log_level level);
 /* The message carries its pairs itself: zl_log_info("instance started instance=%s slot=%s", id, slot). */
 void zl_log_write(enum zl_log_level level, const char *fmt, ...) ZL_PRINTF(2, 3);
 
-#define zl_log_at(level, ...)                    \
-    do {                                         \
-        if (zl_log_enabled(level))               \
-            zl_log_write((level), __VA_ARGS__);  \
+#define zl_log_at(level, ...)                   \
+    do {                                        \
+        if (zl_log_enabled(level))              \
+            zl_log_write((level), __VA_ARGS__); \
     } while (0)
 #define zl_log_error(...) zl_log_at(ZL_LOG_ERROR, __VA_ARGS__)
-#define zl_log_warn(...) zl_log_at(ZL_LOG_WARN, __VA_ARGS__)
-#define zl_log_info(...) zl_log_at(ZL_LOG_INFO, __VA_ARGS__)
+#define zl_log_warn(...)  zl_log_at(ZL_LOG_WARN, __VA_ARGS__)
+#define zl_log_info(...)  zl_log_at(ZL_LOG_INFO, __VA_ARGS__)
 #define zl_log_debug(...) zl_log_at(ZL_LOG_DEBUG, __VA_ARGS__)

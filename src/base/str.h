@@ -18,7 +18,7 @@ struct zl_str {
 };
 
 #define ZL_STR(literal) ((struct zl_str){ "" literal, sizeof(literal) - 1 })
-#define ZL_STR_FMT(s) (int)(s).n, (s).p /* for "%.*s" */
+#define ZL_STR_FMT(s)   (int)(s).n, (s).p /* for "%.*s" */
 
 static inline struct zl_str zl_str(const char *s)
 {
@@ -56,12 +56,15 @@ int zl_parse_i64(struct zl_str s, int64_t min, int64_t max, int64_t *ret) ZL_MUS
 unsigned zl_str_distance(struct zl_str a, struct zl_str b, unsigned max);
 
 struct zl_buf {
-    char *p;    /* never NULL after the first append; p[n] is NUL */
-    size_t n;   /* without the NUL */
+    char *p;  /* never NULL after the first append; p[n] is NUL */
+    size_t n; /* without the NUL */
     size_t cap;
 };
 
-#define ZL_BUF_INIT { NULL, 0, 0 }
+#define ZL_BUF_INIT \
+    {               \
+        NULL, 0, 0  \
+    }
 void zl_buf_done(struct zl_buf *b);
 #define zl_auto_buf ZL_CLEANUP(zl_buf_done) struct zl_buf
 void zl_buf_clear(struct zl_buf *b);
