@@ -1,0 +1,227 @@
+/*
+ * What tests run inside containers: one static program that does as its arguments say, in order.
+ *
+ *   serve PORT          answer HTTP/1.1 requests with "HOSTNAME COUNT\n" for ever (keep-alive; /health too)
+ *   lines RATE          from now on write numbered lines "line N" to stdout, RATE a second (a child does it)
+ *   say TEXT            write a line
+ *   err TEXT            write a line to stderr
+ *   sleep MS            wait
+ *   alloc MIB           touch that much memory and keep it
+ *   child-alloc MIB     a child does, and is waited for
+ *   burn MS             use the processor for so long
+ *   cat PATH            print a file
+ *   exit CODE           end
+ *   signal N            end by that signal (its default action)
+ *   forever             wait for SIGTERM, then end with 0
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stop;
+
+static void on_term(int sig)
+{
+    (void)sig;
+    stop = 1;
+}
+
+static long number(const char *s)
+{
+    char *end;
+    errno = 0;
+    long v = strtol(s, &end, 10);
+    if (errno || *end || end == s || v < 0) {
+        fprintf(stderr, "workload: not a number: %s\n", s);
+        exit(2);
+    }
+    return v;
+}
+
+static long long now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (long long)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static void pause_ms(long ms)
+{
+    long long end = now_ns() + ms * 1000000LL;
+    while (!stop && now_ns() < end) {
+        struct timespec ts = { 0, 5000000 };
+        nanosleep(&ts, NULL);
+    }
+}
+
+/* A batch every 10 ms, until the pipe breaks or SIGTERM comes; the last number is said on the way out. */
+static void lines(long rate)
+{
+    if (fork() != 0)
+        return;
+    long long start = now_ns(), written = 0;
+    static char batch[1 << 20];
+    while (!stop) {
+        long long due = (now_ns() - start) / 1000 * rate / 1000000;
+        size_t n = 0;
+        while (written < due && n < sizeof batch - 64)
+            n += (size_t)snprintf(batch + n, 64, "line %lld\n", ++written);
+        for (size_t done = 0; done < n;) {
+            ssize_t w = write(1, batch + done, n - done);
+            if (w < 0 && errno != EINTR)
+                _exit(1);
+            done += w > 0 ? (size_t)w : 0;
+        }
+        struct timespec ts = { 0, 10000000 };
+        nanosleep(&ts, NULL);
+    }
+    _exit(0);
+}
+
+static void alloc(long mib)
+{
+    for (long i = 0; i < mib; i++) {
+        char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+            exit(3);
+        memset(p, 1, 1 << 20);
+    }
+}
+
+static void child_alloc(long mib)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        alloc(mib);
+        _exit(0);
+    }
+    int status = 0;
+    (void)waitpid(pid, &status, 0);
+    printf("child %s %d\n", WIFSIGNALED(status) ? "signal" : "exit",
+           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    fflush(stdout);
+}
+
+static int listener(long port)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port) };
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 512) < 0) {
+        perror("workload: serve");
+        exit(1);
+    }
+    return fd;
+}
+
+static void answer(int fd, const char *host, unsigned long count)
+{
+    char body[128], head[256];
+    int n = snprintf(body, sizeof body, "%s %lu\n", host, count);
+    int h = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s",
+                     n, body);
+    (void)!write(fd, head, (size_t)h);
+}
+
+/* Requests are taken to be without a body, and one read holds whole ones: enough for tests on a fast network. */
+static void serve(long port)
+{
+    enum { MAX = 1000 };
+    static struct pollfd fds[MAX];
+    char host[65] = "", buf[65536];
+    gethostname(host, sizeof host - 1);
+    unsigned long count = 0;
+    int n = 1;
+    fds[0] = (struct pollfd){ .fd = listener(port), .events = POLLIN };
+    while (!stop) {
+        if (poll(fds, (nfds_t)n, -1) < 0)
+            continue;
+        if ((fds[0].revents & POLLIN) && n < MAX) {
+            int c = accept(fds[0].fd, NULL, NULL);
+            if (c >= 0)
+                fds[n++] = (struct pollfd){ .fd = c, .events = POLLIN };
+        }
+        for (int i = n - 1; i > 0; i--) {
+            if (!fds[i].revents)
+                continue;
+            ssize_t r = read(fds[i].fd, buf, sizeof buf - 1);
+            if (r <= 0) {
+                close(fds[i].fd);
+                fds[i] = fds[--n];
+                continue;
+            }
+            buf[r] = 0;
+            for (char *p = buf; (p = strstr(p, "\r\n\r\n")) != NULL; p += 4)
+                answer(fds[i].fd, host, ++count);
+        }
+    }
+    exit(0);
+}
+
+static void cat(const char *path)
+{
+    char buf[4096];
+    size_t n;
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        printf("%s: %s\n", path, strerror(errno));
+        fflush(stdout);
+        return;
+    }
+    while ((n = fread(buf, 1, sizeof buf, f)) > 0)
+        fwrite(buf, 1, n, stdout);
+    fclose(f);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction sa = { .sa_handler = on_term };
+    sigaction(SIGTERM, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    for (int i = 1; i < argc; i++) {
+        const char *verb = argv[i];
+        if (strcmp(verb, "forever") == 0) {
+            while (!stop)
+                pause_ms(1000);
+            return 0;
+        }
+        const char *arg = i + 1 < argc ? argv[++i] : "";
+        if (strcmp(verb, "say") == 0 || strcmp(verb, "err") == 0) {
+            dprintf(verb[0] == 's' ? 1 : 2, "%s\n", arg);
+        } else if (strcmp(verb, "cat") == 0) {
+            cat(arg);
+        } else if (strcmp(verb, "serve") == 0) {
+            serve(number(arg));
+        } else if (strcmp(verb, "lines") == 0) {
+            lines(number(arg));
+        } else if (strcmp(verb, "sleep") == 0) {
+            pause_ms(number(arg));
+        } else if (strcmp(verb, "alloc") == 0) {
+            alloc(number(arg));
+        } else if (strcmp(verb, "child-alloc") == 0) {
+            child_alloc(number(arg));
+        } else if (strcmp(verb, "burn") == 0) {
+            for (long long end = now_ns() + number(arg) * 1000000LL; now_ns() < end;) {
+            }
+        } else if (strcmp(verb, "exit") == 0) {
+            return (int)number(arg);
+        } else if (strcmp(verb, "signal") == 0) {
+            signal((int)number(arg), SIG_DFL);
+            raise((int)number(arg));
+        } else {
+            fprintf(stderr, "workload: no verb '%s'\n", verb);
+            return 2;
+        }
+    }
+    return 0;
+}
