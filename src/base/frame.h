@@ -13,6 +13,7 @@
 #include "base/str.h"
 
 #include <stdint.h>
+#include <sys/types.h>
 
 enum { ZL_FRAME_HEADER_SIZE = 16 };
 

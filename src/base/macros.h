@@ -12,18 +12,17 @@
 #define ZL_ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
 #define ZL_CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-#define ZL_MIN(a, b)            \
-    ({                          \
-        __typeof__(a) a_ = (a); \
-        __typeof__(b) b_ = (b); \
-        a_ < b_ ? a_ : b_;      \
+#define ZL_CAT2_(a, b) a##b
+#define ZL_CAT_(a, b)  ZL_CAT2_(a, b)
+#define ZL_PICK_(a, op, b, x, y) \
+    ({                           \
+        __typeof__(a) x = (a);   \
+        __typeof__(b) y = (b);   \
+        x op y ? x : y;          \
     })
-#define ZL_MAX(a, b)            \
-    ({                          \
-        __typeof__(a) c_ = (a); \
-        __typeof__(b) d_ = (b); \
-        c_ > d_ ? c_ : d_;      \
-    })
+/* Each use has variables of its own, so that uses nest. */
+#define ZL_MIN(a, b) ZL_PICK_(a, <, b, ZL_CAT_(x_, __COUNTER__), ZL_CAT_(y_, __COUNTER__))
+#define ZL_MAX(a, b) ZL_PICK_(a, >, b, ZL_CAT_(x_, __COUNTER__), ZL_CAT_(y_, __COUNTER__))
 
 /* Hands a pointer over: its value is returned and the variable is left NULL. */
 #define ZL_TAKE(p)              \
