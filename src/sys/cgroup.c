@@ -1,0 +1,342 @@
+#include "sys/cgroup.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/fd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *const controller_names[ZL_CONTROLLER_COUNT] = { "", "memory", "cpu", "cpuacct", "pids", "freezer" };
+
+static int read_value(const char *dir, const char *file, struct zl_buf *ret)
+{
+    char path[320];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    return zl_read_file(AT_FDCWD, path, 1 << 20, ret);
+}
+
+static int write_value(const char *dir, const char *file, const char *value)
+{
+    char path[320];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_WRONLY, 0);
+    return fd < 0 ? fd : zl_write_full(fd, value, strlen(value));
+}
+
+static int write_u64(const char *dir, const char *file, uint64_t v)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)v);
+    return write_value(dir, file, text);
+}
+
+static uint64_t number_after(const struct zl_buf *b, const char *key)
+{
+    /* Lines of "key value"; an empty key takes the whole text. */
+    struct zl_str rest = zl_buf_view(b);
+    while (rest.p && rest.n) {
+        struct zl_str value, line = zl_str_cut(rest, '\n', &rest);
+        uint64_t v;
+        if (!*key)
+            value = line;
+        else if (!zl_str_is(zl_str_cut(line, ' ', &value), key))
+            continue;
+        if (zl_str_is(value, "max"))
+            return UINT64_MAX;
+        return zl_parse_u64(value, 0, UINT64_MAX, &v) < 0 ? 0 : v;
+    }
+    return 0;
+}
+
+/* A line of /proc/self/mountinfo: …fields… mountpoint …  - fstype source superoptions. proc(5) */
+static void take_mount(struct zl_str line, const char *parent, const char *id, struct zl_cgroup *g)
+{
+    struct zl_str field, rest = line, mountpoint = { NULL, 0 }, type, options;
+    for (int i = 0; rest.p && i < 5; i++)
+        mountpoint = zl_str_cut(rest, ' ', &rest);
+    const char *dash = rest.p ? memmem(rest.p, rest.n, " - ", 3) : NULL;
+    if (!dash)
+        return;
+    rest = zl_str_n(dash + 3, rest.n - (size_t)(dash + 3 - rest.p));
+    type = zl_str_cut(rest, ' ', &rest);
+    (void)zl_str_cut(rest.p ? rest : ZL_STR(""), ' ', &options);
+    bool v2 = zl_str_is(type, "cgroup2");
+    if (!v2 && !zl_str_is(type, "cgroup"))
+        return;
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        bool match = v2 && c == ZL_CONTROLLER_UNIFIED;
+        for (struct zl_str o = options; !v2 && o.p && c > 0 && !match;) {
+            field = zl_str_cut(o, ',', &o);
+            match = zl_str_is(field, controller_names[c]);
+        }
+        if (match && !g->dir[c][0])
+            snprintf(g->dir[c], sizeof g->dir[c], "%.*s/%s/%s", ZL_STR_FMT(mountpoint), parent, id);
+    }
+}
+
+int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret)
+{
+    struct zl_cgroup g = { 0 };
+    zl_auto_buf text = ZL_BUF_INIT;
+    int r = zl_read_file(AT_FDCWD, "/proc/self/mountinfo", 16 << 20, &text);
+    if (r < 0)
+        return r;
+    for (struct zl_str rest = zl_buf_view(&text); rest.p && rest.n;)
+        take_mount(zl_str_cut(rest, '\n', &rest), parent, id, &g);
+    bool v1 = false;
+    for (int c = 1; c < ZL_CONTROLLER_COUNT; c++)
+        v1 |= g.dir[c][0] != 0;
+    bool v2 = g.dir[ZL_CONTROLLER_UNIFIED][0] != 0;
+    g.layout = v1 && v2 ? ZL_CGROUP_HYBRID : v1 ? ZL_CGROUP_V1 : v2 ? ZL_CGROUP_V2 : ZL_CGROUP_NONE;
+    *ret = g;
+    return 0;
+}
+
+/* v2: the controllers must be enabled in every group above. A group with processes refuses that (-EBUSY). */
+static int enable_controllers(const struct zl_cgroup *g, const char *parent)
+{
+    char above[192];
+    const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
+    const char *tail = strstr(dir, parent);
+    if (!tail || tail == dir)
+        return -EINVAL;
+    snprintf(above, sizeof above, "%.*s", (int)(tail - dir - 1), dir);
+    const char *wanted = "+memory +cpu +pids";
+    int r = write_value(above, "cgroup.subtree_control", wanted);
+    snprintf(above, sizeof above, "%.*s", (int)(tail - dir + (ptrdiff_t)strlen(parent)), dir);
+    return r < 0 ? r : write_value(above, "cgroup.subtree_control", wanted);
+}
+
+static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
+{
+    const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
+    int r = 0;
+    if (l->memory_bytes) {
+        r = write_u64(dir, "memory.max", l->memory_bytes);
+        if (r == 0) /* as a container's memory, not its memory and as much swap again */
+            (void)write_value(dir, "memory.swap.max", "0");
+    }
+    if (r == 0 && l->cpu_quota_us) {
+        char text[48];
+        snprintf(text, sizeof text, "%llu 100000", (unsigned long long)l->cpu_quota_us);
+        r = write_value(dir, "cpu.max", text);
+    }
+    return r == 0 && l->pids ? write_u64(dir, "pids.max", l->pids) : r;
+}
+
+static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
+{
+    int r = 0;
+    if ((l->memory_bytes && !g->dir[ZL_CONTROLLER_MEMORY][0]) || (l->cpu_quota_us && !g->dir[ZL_CONTROLLER_CPU][0]) ||
+        (l->pids && !g->dir[ZL_CONTROLLER_PIDS][0]))
+        return -EOPNOTSUPP;
+    if (l->memory_bytes) {
+        r = write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.limit_in_bytes", l->memory_bytes);
+        if (r == 0) /* absent without swap accounting */
+            (void)write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.memsw.limit_in_bytes", l->memory_bytes);
+    }
+    if (r == 0 && l->cpu_quota_us) {
+        r = write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.cfs_period_us", 100000);
+        r = r < 0 ? r : write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.cfs_quota_us", l->cpu_quota_us);
+    }
+    return r == 0 && l->pids ? write_u64(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids) : r;
+}
+
+int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits)
+{
+    if (g->layout == ZL_CGROUP_NONE)
+        return limits->memory_bytes || limits->cpu_quota_us || limits->pids ? -EOPNOTSUPP : 0;
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        int r = g->dir[c][0] ? zl_mkdir_p(g->dir[c], 0755) : 0;
+        if (r < 0)
+            return r;
+    }
+    if (g->layout != ZL_CGROUP_V2)
+        return set_v1(g, limits);
+    int r = enable_controllers(g, parent);
+    return r < 0 ? r : set_v2(g, limits);
+}
+
+int zl_cgroup_attach(const struct zl_cgroup *g, pid_t pid)
+{
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        int r = g->dir[c][0] ? write_u64(g->dir[c], "cgroup.procs", (uint64_t)pid) : 0;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* The hierarchies in which a process could be left: all of them, as a v1 process may have been moved in one only. */
+static int each_pid(const struct zl_cgroup *g, int signum, unsigned *count)
+{
+    *count = 0;
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        zl_auto_buf b = ZL_BUF_INIT;
+        int r = g->dir[c][0] ? read_value(g->dir[c], "cgroup.procs", &b) : -ENOENT;
+        if (r == -ENOENT || r == -ENODEV)
+            continue;
+        if (r < 0)
+            return r;
+        for (struct zl_str rest = zl_buf_view(&b); rest.p && rest.n;) {
+            uint64_t pid;
+            if (zl_parse_u64(zl_str_cut(rest, '\n', &rest), 1, INT32_MAX, &pid) < 0)
+                continue;
+            (*count)++;
+            if (signum)
+                (void)kill((pid_t)pid, signum);
+        }
+    }
+    return 0;
+}
+
+int zl_cgroup_kill(const struct zl_cgroup *g)
+{
+    unsigned count;
+    if (g->dir[ZL_CONTROLLER_UNIFIED][0])
+        (void)write_value(g->dir[ZL_CONTROLLER_UNIFIED], "cgroup.kill", "1"); /* kernel 5.14 */
+    return each_pid(g, SIGKILL, &count);
+}
+
+int zl_cgroup_empty(const struct zl_cgroup *g)
+{
+    unsigned count;
+    int r = each_pid(g, 0, &count);
+    return r < 0 ? r : count == 0;
+}
+
+/* A process may have made groups below its own: they go first, deepest first. */
+static int remove_group(const char *dir, int depth)
+{
+    if (rmdir(dir) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EBUSY && errno != ENOTEMPTY)
+        return -errno;
+    DIR *d = depth < 16 ? opendir(dir) : NULL;
+    if (!d)
+        return -EBUSY;
+    struct dirent *e;
+    int r = 0;
+    while (r == 0 && (e = readdir(d)) != NULL) {
+        if (e->d_type != DT_DIR || zl_streq(e->d_name, ".") || zl_streq(e->d_name, ".."))
+            continue;
+        zl_auto_free char *below = zl_xasprintf("%s/%s", dir, e->d_name);
+        r = remove_group(below, depth + 1);
+    }
+    closedir(d);
+    return r < 0 ? r : rmdir(dir) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms)
+{
+    uint64_t deadline = zl_clock_mono_ms() + timeout_ms;
+    for (unsigned pause_us = 100;; pause_us = ZL_MIN(pause_us * 2, 20000u)) {
+        int r = zl_cgroup_empty(g);
+        if (r == 0) {
+            (void)zl_cgroup_kill(g);
+        } else if (r > 0) {
+            r = 0;
+            for (int c = 0; c < ZL_CONTROLLER_COUNT && r == 0; c++)
+                r = g->dir[c][0] ? remove_group(g->dir[c], 0) : 0;
+            if (r == 0)
+                return 0;
+        }
+        if (r < 0 && r != -EBUSY)
+            return r;
+        if (zl_clock_mono_ms() > deadline)
+            return -EBUSY;
+        struct timespec ts = { 0, (long)pause_us * 1000 };
+        nanosleep(&ts, NULL);
+    }
+}
+
+void zl_cgroup_remove_parent(const char *parent)
+{
+    struct zl_cgroup g;
+    if (zl_cgroup_find(parent, "x", &g) < 0)
+        return;
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        size_t n = strlen(g.dir[c]);
+        if (n > 2) {
+            g.dir[c][n - 2] = 0;
+            (void)rmdir(g.dir[c]); /* refused while there is a group below */
+        }
+    }
+}
+
+int zl_cgroup_stats(const struct zl_cgroup *g, struct zl_cgroup_stats *ret)
+{
+    struct zl_cgroup_stats s = { .memory_limit = UINT64_MAX };
+    zl_auto_buf b = ZL_BUF_INIT;
+    if (g->layout == ZL_CGROUP_V2) {
+        const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
+        if (read_value(dir, "cpu.stat", &b) == 0)
+            s.cpu_usec = number_after(&b, "usage_usec");
+        if (read_value(dir, "memory.current", &b) == 0)
+            s.memory_bytes = number_after(&b, "");
+        if (read_value(dir, "memory.max", &b) == 0)
+            s.memory_limit = number_after(&b, "");
+        if (read_value(dir, "pids.current", &b) == 0)
+            s.pids = number_after(&b, "");
+    } else {
+        if (g->dir[ZL_CONTROLLER_CPUACCT][0] && read_value(g->dir[ZL_CONTROLLER_CPUACCT], "cpuacct.usage", &b) == 0)
+            s.cpu_usec = number_after(&b, "") / 1000;
+        if (g->dir[ZL_CONTROLLER_MEMORY][0]) {
+            if (read_value(g->dir[ZL_CONTROLLER_MEMORY], "memory.usage_in_bytes", &b) == 0)
+                s.memory_bytes = number_after(&b, "");
+            if (read_value(g->dir[ZL_CONTROLLER_MEMORY], "memory.limit_in_bytes", &b) == 0)
+                s.memory_limit = number_after(&b, "");
+            if (s.memory_limit > UINT64_C(1) << 62) /* v1 says "none" by the largest page-aligned number */
+                s.memory_limit = UINT64_MAX;
+        }
+        if (g->dir[ZL_CONTROLLER_PIDS][0] && read_value(g->dir[ZL_CONTROLLER_PIDS], "pids.current", &b) == 0)
+            s.pids = number_after(&b, "");
+    }
+    *ret = s;
+    return 0;
+}
+
+int zl_cgroup_oom_kills(const struct zl_cgroup *g, uint64_t *ret)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    int r = g->layout == ZL_CGROUP_V2         ? read_value(g->dir[ZL_CONTROLLER_UNIFIED], "memory.events", &b)
+            : g->dir[ZL_CONTROLLER_MEMORY][0] ? read_value(g->dir[ZL_CONTROLLER_MEMORY], "memory.oom_control", &b)
+                                              : -EOPNOTSUPP;
+    if (r < 0)
+        return r;
+    *ret = number_after(&b, "oom_kill");
+    return 0;
+}
+
+int zl_cgroup_oom_fd(const struct zl_cgroup *g)
+{
+    char path[320], text[64];
+    if (g->layout == ZL_CGROUP_V2) {
+        zl_auto_close int in = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (in < 0)
+            return -errno;
+        snprintf(path, sizeof path, "%s/memory.events", g->dir[ZL_CONTROLLER_UNIFIED]);
+        return inotify_add_watch(in, path, IN_MODIFY) < 0 ? -errno : ZL_TAKE_FD(in);
+    }
+    if (!g->dir[ZL_CONTROLLER_MEMORY][0])
+        return -EOPNOTSUPP;
+    zl_auto_close int ev = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (ev < 0)
+        return -errno;
+    snprintf(path, sizeof path, "%s/memory.oom_control", g->dir[ZL_CONTROLLER_MEMORY]);
+    zl_auto_close int control = zl_openat(AT_FDCWD, path, O_RDONLY, 0);
+    if (control < 0)
+        return control;
+    snprintf(text, sizeof text, "%d %d", ev, control);
+    int r = write_value(g->dir[ZL_CONTROLLER_MEMORY], "cgroup.event_control", text);
+    return r < 0 ? r : ZL_TAKE_FD(ev);
+}

@@ -1,0 +1,56 @@
+/*
+ * Control groups on every layout: v2, v1, and hybrid (v1 controllers beside a v2 tree). A container's group is
+ * `<parent>/<id>` in each hierarchy that is used. cgroups(7), the kernel's admin-guide/cgroup-v2.
+ * Thread: any. Owns: plain values. Fails: -errno; -EOPNOTSUPP when a limit is asked that no hierarchy can hold.
+ */
+#pragma once
+
+#include "base/macros.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum zl_cgroup_layout { ZL_CGROUP_NONE, ZL_CGROUP_V1, ZL_CGROUP_HYBRID, ZL_CGROUP_V2 };
+enum zl_controller {
+    ZL_CONTROLLER_UNIFIED, /* the v2 tree, alone or beside v1 */
+    ZL_CONTROLLER_MEMORY,
+    ZL_CONTROLLER_CPU,
+    ZL_CONTROLLER_CPUACCT,
+    ZL_CONTROLLER_PIDS,
+    ZL_CONTROLLER_FREEZER,
+    ZL_CONTROLLER_COUNT
+};
+
+struct zl_cgroup {
+    enum zl_cgroup_layout layout;
+    char dir[ZL_CONTROLLER_COUNT][192]; /* of the group in that hierarchy; "" when the machine has none */
+};
+
+struct zl_cgroup_limits {
+    uint64_t memory_bytes; /* 0: none */
+    uint64_t cpu_quota_us; /* per 100,000 µs; 0: none */
+    uint64_t pids;         /* 0: none */
+};
+
+struct zl_cgroup_stats {
+    uint64_t cpu_usec, memory_bytes, memory_limit, pids; /* memory_limit UINT64_MAX: none */
+};
+
+/* Where the group is or would be; makes nothing. */
+int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
+int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits) ZL_MUST;
+int zl_cgroup_attach(const struct zl_cgroup *g, pid_t pid) ZL_MUST;
+/* SIGKILL to every process in it; once is not enough where cgroup.kill is missing: see zl_cgroup_destroy. */
+int zl_cgroup_kill(const struct zl_cgroup *g);
+/* 1: no process is left, 0: there is one. */
+int zl_cgroup_empty(const struct zl_cgroup *g) ZL_MUST;
+/* Kills, waits until it is proven empty (at most timeout_ms), removes. -EBUSY when something would not die. */
+int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms) ZL_MUST;
+/* Removes the parent when nothing is below it any more. */
+void zl_cgroup_remove_parent(const char *parent);
+int zl_cgroup_stats(const struct zl_cgroup *g, struct zl_cgroup_stats *ret) ZL_MUST;
+/* How many processes of the group the kernel's OOM killer has ended. */
+int zl_cgroup_oom_kills(const struct zl_cgroup *g, uint64_t *ret) ZL_MUST;
+/* A descriptor that polls readable (v1: an eventfd, read it; v2: inotify, read it) when that number may have grown. */
+int zl_cgroup_oom_fd(const struct zl_cgroup *g) ZL_MUST;

@@ -1,0 +1,124 @@
+#include "sys/ns.h"
+
+#include "base/fd.h"
+#include "sys/netlink.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+int zl_netns_self(void)
+{
+    /* /proc/thread-self may be missing in a chroot's proc of an old kernel; the floor is 5.4, where it is there. */
+    return zl_openat(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY, 0);
+}
+
+int zl_netns_open(const char *path)
+{
+    zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    struct statfs st;
+    if (fstatfs(fd, &st) < 0)
+        return -errno;
+    return (unsigned long)st.f_type == NSFS_MAGIC ? ZL_TAKE_FD(fd) : -ENOENT;
+}
+
+int zl_netns_enter(int netns)
+{
+    return setns(netns, CLONE_NEWNET) < 0 ? -errno : 0;
+}
+
+struct call {
+    int netns, result;
+    int (*fn)(void *arg);
+    void *arg;
+};
+
+static void *run_inside(void *arg)
+{
+    struct call *c = arg;
+    c->result = zl_netns_enter(c->netns);
+    if (c->result == 0)
+        c->result = c->fn(c->arg);
+    return NULL;
+}
+
+int zl_netns_run(int netns, int (*fn)(void *arg), void *arg)
+{
+    struct call c = { netns, 0, fn, arg };
+    pthread_t t;
+    int r = pthread_create(&t, NULL, run_inside, &c);
+    if (r)
+        return -r;
+    pthread_join(t, NULL);
+    return c.result;
+}
+
+static void *make_inside(void *arg)
+{
+    struct call *c = arg;
+    const char *path = c->arg;
+    if (unshare(CLONE_NEWNET) < 0) {
+        c->result = -errno;
+        return NULL;
+    }
+    zl_auto_close int nl = zl_netlink_open();
+    int lo = nl < 0 ? nl : zl_link_index(nl, "lo");
+    c->result = lo < 0 ? lo : zl_link_up(nl, (unsigned)lo);
+    if (c->result == 0 && mount("/proc/thread-self/ns/net", path, NULL, MS_BIND, NULL) < 0)
+        c->result = -errno;
+    return NULL;
+}
+
+int zl_netns_make(const char *path)
+{
+    int fd = zl_openat(AT_FDCWD, path, O_RDONLY | O_CREAT, 0600);
+    if (fd < 0)
+        return fd;
+    zl_close(fd);
+    struct call c = { -1, 0, NULL, (void *)(uintptr_t)path };
+    pthread_t t;
+    int r = pthread_create(&t, NULL, make_inside, &c);
+    if (r)
+        return -r;
+    pthread_join(t, NULL);
+    return c.result;
+}
+
+int zl_netns_unpin(const char *path)
+{
+    if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+        return -errno;
+    return unlink(path) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+int zl_sysctl_write(const char *name, const char *value)
+{
+    char path[256];
+    snprintf(path, sizeof path, "/proc/sys/%s", name);
+    zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_WRONLY, 0);
+    return fd < 0 ? fd : zl_write_full(fd, value, strlen(value));
+}
+
+int zl_sysctl_read(const char *name, char *ret, unsigned size)
+{
+    char path[256];
+    snprintf(path, sizeof path, "/proc/sys/%s", name);
+    zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    ssize_t n = zl_read_full(fd, ret, size - 1);
+    if (n < 0)
+        return (int)n;
+    ret[n] = 0;
+    ret[strcspn(ret, "\n")] = 0;
+    return 0;
+}

@@ -1,0 +1,96 @@
+#include "sys/process.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int read_proc(pid_t pid, const char *file, struct zl_buf *ret)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+    return zl_read_file(AT_FDCWD, path, 1 << 16, ret);
+}
+
+/* The n-th field (from 3) behind the command's closing bracket, which may itself hold anything. proc(5) */
+static struct zl_str stat_field(const struct zl_buf *b, int n)
+{
+    const char *end = b->p ? memrchr(b->p, ')', b->n) : NULL;
+    struct zl_str field = { NULL, 0 }, rest = { NULL, 0 };
+    if (end && end + 2 < b->p + b->n)
+        rest = zl_str_n(end + 2, (size_t)(b->p + b->n - end - 2));
+    for (int i = 3; rest.p && i <= n; i++)
+        field = zl_str_cut(rest, ' ', &rest);
+    return field;
+}
+
+int zl_process_start_time(pid_t pid, uint64_t *ret)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    int r = read_proc(pid, "stat", &b);
+    return r < 0 ? r : zl_parse_u64(stat_field(&b, 22), 0, UINT64_MAX, ret);
+}
+
+int zl_boot_id(char ret[ZL_BOOT_ID_SIZE])
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    int r = zl_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 256, &b);
+    if (r < 0)
+        return r;
+    snprintf(ret, ZL_BOOT_ID_SIZE, "%.36s", b.p);
+    return 0;
+}
+
+int zl_pidfd_open(pid_t pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+bool zl_process_dying(pid_t pid)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    if (read_proc(pid, "stat", &b) < 0)
+        return true;
+    struct zl_str state = stat_field(&b, 3);
+    if (zl_str_is(state, "Z") || zl_str_is(state, "X"))
+        return true;
+    if (read_proc(pid, "status", &b) < 0)
+        return true;
+    static const char *const masks[] = { "\nSigPnd:\t", "\nShdPnd:\t" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(masks); i++) {
+        const char *at = strstr(b.p, masks[i]);
+        if (at && (strtoull(at + strlen(masks[i]), NULL, 16) & (1u << (SIGKILL - 1))))
+            return true;
+    }
+    return false;
+}
+
+int zl_caps_drop_bounding(uint64_t keep)
+{
+    for (int cap = 0; cap < 64; cap++) {
+        int have = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
+        if (have < 0)
+            break; /* the kernel's last one is behind us */
+        if (have && !(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+int zl_caps_limit(uint64_t caps)
+{
+    struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct data[2] = { 0 };
+    for (int i = 0; i < 2; i++)
+        data[i].effective = data[i].permitted = (uint32_t)(caps >> (32 * i));
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+}

@@ -1,0 +1,23 @@
+/*
+ * Processes: their start time (so that a reused pid is told apart), the boot's id, capabilities, rlimits.
+ * Thread: any; the setters change the calling thread, so only single-threaded programs call them. Fails: -errno.
+ */
+#pragma once
+
+#include "base/macros.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Clock ticks after boot, from /proc/<pid>/stat. */
+int zl_process_start_time(pid_t pid, uint64_t *ret) ZL_MUST;
+enum { ZL_BOOT_ID_SIZE = 40 };
+int zl_boot_id(char ret[ZL_BOOT_ID_SIZE]) ZL_MUST;
+int zl_pidfd_open(pid_t pid) ZL_MUST;
+/* A process that is on its way out by SIGKILL, or gone: what /proc says of it. */
+bool zl_process_dying(pid_t pid);
+
+/* Bits by capability number. Sets bounding, permitted, effective; inheritable and ambient are emptied. */
+int zl_caps_limit(uint64_t caps) ZL_MUST;
+int zl_caps_drop_bounding(uint64_t keep) ZL_MUST;
