@@ -24,6 +24,12 @@
 #define ZL_MIN(a, b) ZL_PICK_(a, <, b, ZL_CAT_(x_, __COUNTER__), ZL_CAT_(y_, __COUNTER__))
 #define ZL_MAX(a, b) ZL_PICK_(a, >, b, ZL_CAT_(x_, __COUNTER__), ZL_CAT_(y_, __COUNTER__))
 
+/* Drops a result on purpose; the reason stands beside it. (GCC does not take a cast to void for that.) */
+#define ZL_IGNORE(call)                               \
+    do {                                              \
+        __typeof__(call) ZL_UNUSED ignored_ = (call); \
+    } while (0)
+
 /* Hands a pointer over: its value is returned and the variable is left NULL. */
 #define ZL_TAKE(p)              \
     ({                          \

@@ -1,0 +1,186 @@
+#include "runtime/native/setup.h"
+
+#include "base/fd.h"
+#include "base/phase.h"
+#include "sys/ns.h"
+#include "sys/process.h"
+#include "sys/veth.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err->step, sizeof err->step, fmt, ap);
+    va_end(ap);
+    err->code = code;
+    return code;
+}
+
+/* clone3, or clone on a kernel or under a filter that has none. Without CLONE_VM this is a fork with namespaces. */
+static pid_t clone_process(uint64_t flags)
+{
+    struct clone_args args = { .flags = flags, .exit_signal = SIGCHLD };
+    long pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0 && (errno == ENOSYS || errno == EPERM))
+        pid = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, NULL);
+    return pid < 0 ? -errno : (pid_t)pid;
+}
+
+static int attach_network(const struct zl_job *job, pid_t pid, struct zl_setup_error *err)
+{
+    if (!job->netns[0])
+        return 0;
+    char path[64];
+    const char *step = "";
+    snprintf(path, sizeof path, "/proc/%d/ns/net", (int)pid);
+    zl_auto_close int container = zl_netns_open(path);
+    zl_auto_close int node = zl_netns_open(job->netns);
+    if (container < 0 || node < 0)
+        return zl_setup_fail(err, container < 0 ? container : node, "open the %s network namespace",
+                             container < 0 ? "container's" : "node's");
+    struct zl_veth_config c = {
+        .node_netns = node, .container_netns = container, .name = job->link, .addr = job->addr, .local = job->local
+    };
+    int r = zl_veth_replica(&c, &step);
+    return r < 0 ? zl_setup_fail(err, r, "network: %s", step) : 0;
+}
+
+/* One report: a negative errno and the step's name, or a single zero byte: at the gate. */
+static int read_report(int fd, bool gate, struct zl_setup_error *err)
+{
+    struct zl_setup_error e;
+    ssize_t n = zl_read_full(fd, &e.code, sizeof e.code);
+    if (n == 0)
+        return gate ? zl_setup_fail(err, -ECHILD, "the set-up process ended without a word") : 0;
+    if (n != sizeof e.code)
+        return zl_setup_fail(err, n < 0 ? (int)n : -EPROTO, "read the set-up's report");
+    if (e.code == 0)
+        return gate ? 0 : zl_setup_fail(err, -EPROTO, "read the set-up's report");
+    n = zl_read_full(fd, e.step, sizeof e.step);
+    e.step[sizeof e.step - 1] = 0;
+    return zl_setup_fail(err, e.code, "%s", n == sizeof e.step ? e.step : "unknown step");
+}
+
+static int parent_part(const struct zl_job *job, struct zl_setup *s, struct zl_setup_error *err)
+{
+    s->pidfd = zl_pidfd_open(s->pid);
+    if (s->pidfd < 0)
+        return zl_setup_fail(err, s->pidfd, "open the container's pidfd");
+    int r = zl_process_start_time(s->pid, &s->start_time);
+    if (r < 0)
+        return zl_setup_fail(err, r, "read the container's start time");
+    r = zl_cgroup_attach(&s->cgroup, s->pid);
+    if (r < 0)
+        return zl_setup_fail(err, r, "enter the cgroup");
+    r = attach_network(job, s->pid, err);
+    if (r < 0)
+        return r;
+    zl_phase("shim.attached");
+    if (zl_write_full(s->gate, "g", 1) < 0)
+        return zl_setup_fail(err, -EPIPE, "tell the set-up process to go on");
+    return read_report(s->report, true, err);
+}
+
+int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, struct zl_setup_error *err)
+{
+    struct zl_setup s = { .pidfd = -EBADF, .gate = -EBADF, .report = -EBADF, .out = -EBADF, .err = -EBADF };
+    int gate[2], report[2], out[2], errs[2];
+    int r = zl_cgroup_find(job->cgroup_parent, job->id, &s.cgroup);
+    struct zl_cgroup_limits limits = { job->memory_bytes, job->cpu_quota_us, job->pids };
+    r = r < 0 ? r : zl_cgroup_create(&s.cgroup, job->cgroup_parent, &limits);
+    if (r < 0) {
+        ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
+        return zl_setup_fail(err, r, "make the cgroup with its limits");
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0 || pipe2(report, O_CLOEXEC) < 0 ||
+        pipe2(out, O_CLOEXEC) < 0 || pipe2(errs, O_CLOEXEC) < 0) {
+        r = -errno;
+        ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
+        return zl_setup_fail(err, r, "make the pipes"); /* the caller ends; its descriptors with it */
+    }
+    s.pid = clone_process(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
+    if (s.pid == 0) {
+        int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0)
+            _exit(1);
+        zl_close(gate[0]);
+        zl_setup_child(job, dir, gate[1], report[1]);
+    }
+    s.gate = gate[0];
+    s.report = report[0];
+    s.out = out[0];
+    s.err = errs[0];
+    zl_close(gate[1]);
+    zl_close(report[1]);
+    zl_close(out[1]);
+    zl_close(errs[1]);
+    r = s.pid < 0 ? zl_setup_fail(err, s.pid, "make the namespaces") : parent_part(job, &s, err);
+    if (r < 0) {
+        zl_setup_abort(&s, job->cgroup_parent);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err)
+{
+    if (zl_write_full(s->gate, "s", 1) < 0)
+        return zl_setup_fail(err, -EPIPE, "open the start gate");
+    int r = read_report(s->report, false, err);
+    s->gate = zl_close(s->gate);
+    s->report = zl_close(s->report);
+    return r;
+}
+
+void zl_setup_abort(struct zl_setup *s, const char *cgroup_parent)
+{
+    (void)cgroup_parent;
+    s->gate = zl_close(s->gate);
+    if (s->pid > 0) {
+        (void)kill(s->pid, SIGKILL);
+        while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    ZL_IGNORE(zl_cgroup_destroy(&s->cgroup, 5000));
+    s->pidfd = zl_close(s->pidfd);
+    s->report = zl_close(s->report);
+    s->out = zl_close(s->out);
+    s->err = zl_close(s->err);
+    s->pid = 0;
+}
+
+int zl_setup_enter(pid_t pid, struct zl_setup_error *err)
+{
+    /* User namespaces are not in use yet; the mount namespace last, as /proc is needed for the others. */
+    static const struct {
+        const char *name;
+        int flag;
+    } kinds[] = { { "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS },       { "net", CLONE_NEWNET },
+                  { "pid", CLONE_NEWPID }, { "cgroup", CLONE_NEWCGROUP }, { "mnt", CLONE_NEWNS } };
+    int fds[ZL_ARRAY_LEN(kinds)];
+    char path[64];
+    for (size_t i = 0; i < ZL_ARRAY_LEN(kinds); i++) {
+        snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, kinds[i].name);
+        fds[i] = zl_openat(AT_FDCWD, path, O_RDONLY, 0);
+        if (fds[i] < 0)
+            return zl_setup_fail(err, fds[i], "open the container's %s namespace", kinds[i].name);
+    }
+    for (size_t i = 0; i < ZL_ARRAY_LEN(kinds); i++) {
+        if (setns(fds[i], kinds[i].flag) < 0)
+            return zl_setup_fail(err, -errno, "enter the container's %s namespace", kinds[i].name);
+        zl_close(fds[i]);
+    }
+    return 0;
+}

@@ -1,0 +1,42 @@
+/*
+ * Container set-up: from a job to a process that waits at the start gate inside its namespaces, rooted in an overlay of
+ * its layers. Linked into zl-shim (and later zl-oci): base and sys only. The caller must be single-threaded.
+ * The child runs to the gate, reports, waits for zl_setup_start, drops its rights and execs.
+ * Owns: the caller owns the zl_setup until zl_setup_abort or the child's end. Fails: a step's name and an errno.
+ */
+#pragma once
+
+#include "runtime/native/job.h"
+#include "sys/cgroup.h"
+
+#include <sys/types.h>
+
+struct zl_setup_error {
+    int code;       /* a negative errno */
+    char step[120]; /* what failed: "mount the overlay root" */
+};
+
+struct zl_setup {
+    pid_t pid;
+    int pidfd;
+    int gate;     /* our end: a byte starts the program, closing it ends the child */
+    int report;   /* the child's errors; end of file: the program runs */
+    int out, err; /* its stdout and stderr */
+    struct zl_cgroup cgroup;
+    uint64_t start_time;
+};
+
+/* Makes everything up to the gate. `dir`: the instance folder, which has upper/ and work/. */
+int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, struct zl_setup_error *err) ZL_MUST;
+/* Opens the gate and waits until the program runs or has failed to. */
+int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err) ZL_MUST;
+/* Kills and reaps the child, removes the cgroup, closes everything. */
+void zl_setup_abort(struct zl_setup *s, const char *cgroup_parent);
+
+/* What runs in the child. */
+ZL_NORETURN void zl_setup_child(const struct zl_job *job, int dir, int gate, int report);
+/* Rights, user and program for a process that is inside the container already; returns only on failure. */
+int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
+/* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */
+int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
+int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...) ZL_PRINTF(3, 4);

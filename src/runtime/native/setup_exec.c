@@ -1,0 +1,205 @@
+/*
+ * The last steps before the program: user, working folder, rights, system-call filter, exec. Used for a container's
+ * first process and for every exec into it.
+ */
+#include "base/error.h"
+#include "base/fd.h"
+#include "runtime/native/setup.h"
+#include "sys/process.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct identity {
+    uint64_t uid, gid;
+    gid_t groups[64];
+    size_t ngroups;
+    char home[256];
+};
+
+enum { DATABASE_MAX = 1 << 20 }; /* of an image's passwd or group file */
+
+/* The n-th colon-separated field of a line. */
+static struct zl_str field(struct zl_str line, int n)
+{
+    struct zl_str f = { NULL, 0 };
+    for (int i = 0; i <= n && line.p; i++)
+        f = zl_str_cut(line, ':', &line);
+    return f;
+}
+
+static bool by_name_or_number(struct zl_str line, struct zl_str wanted)
+{
+    return zl_str_eq(field(line, 0), wanted) || zl_str_eq(field(line, 2), wanted);
+}
+
+static void add_groups(const struct zl_buf *group, struct zl_str user, struct identity *id)
+{
+    for (struct zl_str rest = zl_buf_view(group); rest.p && rest.n;) {
+        struct zl_str line = zl_str_cut(rest, '\n', &rest), members = field(line, 3);
+        uint64_t gid;
+        while (members.p && members.n) {
+            bool member = zl_str_eq(zl_str_cut(members, ',', &members), user);
+            if (member && id->ngroups < ZL_ARRAY_LEN(id->groups) &&
+                zl_parse_u64(field(line, 2), 0, UINT32_MAX - 1, &gid) == 0)
+                id->groups[id->ngroups++] = (gid_t)gid;
+        }
+    }
+}
+
+/* "user[:group]", each a name of the image's files or a number. */
+static int resolve(const char *spec, struct identity *id, struct zl_setup_error *err)
+{
+    zl_auto_buf passwd = ZL_BUF_INIT, group = ZL_BUF_INIT;
+    struct zl_str group_name, user = zl_str_cut(zl_str(*spec ? spec : "0"), ':', &group_name);
+    if (zl_read_file(AT_FDCWD, "/etc/passwd", DATABASE_MAX, &passwd) < 0)
+        zl_buf_clear(&passwd);
+    if (zl_read_file(AT_FDCWD, "/etc/group", DATABASE_MAX, &group) < 0)
+        zl_buf_clear(&group);
+    bool found = false;
+    snprintf(id->home, sizeof id->home, "/");
+    for (struct zl_str rest = zl_buf_view(&passwd); rest.p && rest.n && !found;) {
+        struct zl_str line = zl_str_cut(rest, '\n', &rest), home = field(line, 5);
+        if (!by_name_or_number(line, user) || zl_parse_u64(field(line, 2), 0, UINT32_MAX - 1, &id->uid) < 0 ||
+            zl_parse_u64(field(line, 3), 0, UINT32_MAX - 1, &id->gid) < 0)
+            continue;
+        found = true;
+        if (home.p && home.n && home.n < sizeof id->home)
+            snprintf(id->home, sizeof id->home, "%.*s", ZL_STR_FMT(home));
+        if (!group_name.p)
+            add_groups(&group, field(line, 0), id);
+    }
+    if (!found && zl_parse_u64(user, 0, UINT32_MAX - 1, &id->uid) < 0)
+        return zl_setup_fail(err, ZL_E_INVALID, "find the user '%.40s' in the image's /etc/passwd", spec);
+    if (!group_name.p)
+        return 0;
+    for (struct zl_str rest = zl_buf_view(&group); rest.p && rest.n;) {
+        struct zl_str line = zl_str_cut(rest, '\n', &rest);
+        if (by_name_or_number(line, group_name) && zl_parse_u64(field(line, 2), 0, UINT32_MAX - 1, &id->gid) == 0)
+            return 0;
+    }
+    if (zl_parse_u64(group_name, 0, UINT32_MAX - 1, &id->gid) < 0)
+        return zl_setup_fail(err, ZL_E_INVALID, "find the group of '%.40s' in the image's /etc/group", spec);
+    return 0;
+}
+
+static int drop_rights(const struct zl_job *job, const struct identity *id, struct zl_setup_error *err)
+{
+    int r = zl_caps_drop_bounding(job->caps);
+    if (r < 0)
+        return zl_setup_fail(err, r, "limit the capabilities");
+    if (setgroups(id->ngroups, id->groups) < 0 || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
+        setresuid((uid_t)id->uid, (uid_t)id->uid, (uid_t)id->uid) < 0)
+        return zl_setup_fail(err, -errno, "become user %llu", (unsigned long long)id->uid);
+    r = zl_caps_limit(id->uid == 0 ? job->caps : 0);
+    if (r < 0)
+        return zl_setup_fail(err, r, "set the capabilities");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return zl_setup_fail(err, -errno, "set no_new_privs");
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* changing the user has cleared it */
+    return 0;
+}
+
+static void default_signals(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    for (int s = 1; s < 65; s++)
+        (void)signal(s, SIG_DFL);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int load_filter(const struct zl_job *job, struct zl_setup_error *err)
+{
+    if (job->seccomp.n == 0)
+        return 0;
+    struct sock_fprog prog = { .len = (unsigned short)(job->seccomp.n / sizeof(struct sock_filter)),
+                               .filter = (struct sock_filter *)(uintptr_t)job->seccomp.p };
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) < 0)
+        return zl_setup_fail(err, -errno, "load the system-call filter");
+    return 0;
+}
+
+static const char *env_of(const struct zl_job *job, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *const *e = job->env; *e; e++)
+        if (strncmp(*e, name, n) == 0 && (*e)[n] == '=')
+            return *e + n + 1;
+    return NULL;
+}
+
+/* Finds the program before the filter is loaded, so that what is missing is named. */
+static int find_program(const struct zl_job *job, const char *name, char *ret, size_t size, struct zl_setup_error *err)
+{
+    struct stat st;
+    bool denied = false;
+    if (strchr(name, '/')) {
+        snprintf(ret, size, "%s", name);
+        if (stat(ret, &st) < 0)
+            return zl_setup_fail(err, ZL_E_NO_COMMAND, "find the program '%.80s' in the image", name);
+        if (!S_ISREG(st.st_mode) || access(ret, X_OK) < 0)
+            return zl_setup_fail(err, ZL_E_NOT_EXECUTABLE, "execute '%.80s'", name);
+        return 0;
+    }
+    const char *path = env_of(job, "PATH");
+    struct zl_str rest = zl_str(path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    while (rest.p) {
+        struct zl_str folder = zl_str_cut(rest, ':', &rest);
+        snprintf(ret, size, "%.*s/%s", ZL_STR_FMT(folder), name);
+        if (stat(ret, &st) < 0 || !S_ISREG(st.st_mode))
+            continue;
+        if (access(ret, X_OK) == 0)
+            return 0;
+        denied = true;
+    }
+    return denied ? zl_setup_fail(err, ZL_E_NOT_EXECUTABLE, "execute '%.80s'", name)
+                  : zl_setup_fail(err, ZL_E_NO_COMMAND, "find the program '%.80s' in the image's PATH", name);
+}
+
+int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err)
+{
+    struct identity id = { 0 };
+    char program[4096], home[280];
+    const char *env[4098];
+    size_t n = 0;
+    if (!argv[0])
+        return zl_setup_fail(err, ZL_E_NO_COMMAND, "run nothing: there is no command");
+    int r = resolve(job->user, &id, err);
+    if (r < 0)
+        return r;
+    const char *cwd = job->cwd[0] ? job->cwd : "/";
+    if (chdir(cwd) < 0 && !(errno == ENOENT && mkdir(cwd, 0755) == 0 && chdir(cwd) == 0))
+        return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);
+    r = drop_rights(job, &id, err);
+    r = r < 0 ? r : find_program(job, argv[0], program, sizeof program, err);
+    if (r < 0)
+        return r;
+    for (const char *const *e = job->env; *e && n < ZL_ARRAY_LEN(env) - 2; e++)
+        env[n++] = *e;
+    if (!env_of(job, "HOME")) {
+        snprintf(home, sizeof home, "HOME=%s", id.home);
+        env[n++] = home;
+    }
+    env[n] = NULL;
+    default_signals();
+    /* Nothing of the host stays open in the container (CVE-2024-21626). */
+    if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+        for (int fd = 3; fd < 1024; fd++)
+            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    r = load_filter(job, err);
+    if (r < 0)
+        return r;
+    execve(program, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
+    return zl_setup_fail(err, errno == ENOENT ? ZL_E_NO_COMMAND : ZL_E_NOT_EXECUTABLE, "execute '%.70s' (%s)", program,
+                         zl_error_name(-errno));
+}

@@ -1,0 +1,288 @@
+/*
+ * The child's half of the set-up: from a bare clone to the start gate. It runs before anything of the image does, but
+ * the image's tree is hostile already: a mount target is opened under the new root without following any link, and
+ * mounted through its descriptor (CVE-2021-30465); what hides a path is checked to be what it must be
+ * (CVE-2025-31133: the /dev/null that masks is a descriptor of the device, not a name in the image).
+ */
+#include "base/error.h"
+#include "base/fd.h"
+#include "runtime/native/setup.h"
+#include "sys/ns.h"
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* Component by component with O_NOFOLLOW, for kernels (below 5.6) and filters without openat2. */
+static int open_stepwise(int root, const char *path, int flags)
+{
+    zl_auto_close int dir = fcntl(root, F_DUPFD_CLOEXEC, 3);
+    struct zl_str rest = zl_str(path);
+    while (dir >= 0 && rest.p && rest.n) {
+        char name[256];
+        struct zl_str part = zl_str_cut(rest, '/', &rest);
+        if (part.n == 0)
+            continue;
+        if (part.n >= sizeof name || zl_str_is(part, ".."))
+            return -ELOOP;
+        memcpy(name, part.p, part.n);
+        name[part.n] = 0;
+        int next = zl_openat(dir, name, (rest.p && rest.n ? O_PATH | O_DIRECTORY : flags) | O_NOFOLLOW, 0);
+        zl_close(dir);
+        dir = next;
+    }
+    struct stat st;
+    if (dir >= 0 && (fstat(dir, &st) < 0 || S_ISLNK(st.st_mode)))
+        return -ELOOP;
+    return ZL_TAKE_FD(dir);
+}
+
+static int open_beneath(int root, const char *path, int flags)
+{
+    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
+                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+    while (*path == '/')
+        path++;
+    long fd = syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM))
+        return open_stepwise(root, path, flags);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+/* Opens the folder `path` below root, making what is missing. */
+static int open_folder(int root, const char *path)
+{
+    int fd = open_beneath(root, path, O_PATH | O_DIRECTORY);
+    if (fd != -ENOENT)
+        return fd;
+    char above[256];
+    const char *slash = strrchr(path, '/');
+    snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
+    zl_auto_close int parent = above[0] ? open_folder(root, above) : open_beneath(root, "", O_PATH | O_DIRECTORY);
+    if (parent < 0)
+        return parent;
+    int r = zl_mkdirat(parent, slash ? slash + 1 : path, 0755);
+    return r < 0 ? r : open_beneath(root, path, O_PATH | O_DIRECTORY);
+}
+
+static int mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", target);
+    return mount(source, path, type, flags, data) < 0 ? -errno : 0;
+}
+
+static int mount_at(int root, const char *at, const char *type, unsigned long flags, const char *data,
+                    struct zl_setup_error *err)
+{
+    zl_auto_close int target = open_folder(root, at);
+    int r = target < 0 ? target : mount_on(target, type, type, flags, data);
+    return r < 0 ? zl_setup_fail(err, r, "mount /%s", at) : 0;
+}
+
+/* The new mount API takes one layer at a time, so it has no limit on the list (kernel 6.5). */
+static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *err)
+{
+#if defined(SYS_fsopen) && defined(SYS_fsconfig)
+    zl_auto_close int fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+    long r = fs < 0 ? -1 : 0;
+    for (unsigned i = 0; i < job->nlowers && r == 0; i++)
+        r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "lowerdir+", job->lowers[i], 0);
+    if (r == 0)
+        r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "upperdir", "upper", 0);
+    if (r == 0)
+        r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "workdir", "work", 0);
+    if (r == 0)
+        r = syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    int mnt = r == 0 ? (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0) : -1;
+    if (mnt >= 0)
+        r = syscall(SYS_move_mount, mnt, "", AT_FDCWD, "merged", MOVE_MOUNT_F_EMPTY_PATH);
+    int code = r < 0 || mnt < 0 ? -errno : 0;
+    zl_close(mnt);
+    if (code == 0)
+        return 0;
+    return zl_setup_fail(err, code, "mount an overlay of %u layers (more than 30 need Linux 6.5)", job->nlowers);
+#else
+    return zl_setup_fail(err, -ENOSYS, "mount an overlay of %u layers", job->nlowers);
+#endif
+}
+
+/* The working directory is the instance folder, so that upper and work have short names. */
+static int mount_overlay(const struct zl_job *job, struct zl_setup_error *err)
+{
+    zl_auto_buf o = ZL_BUF_INIT;
+    zl_buf_puts(&o, "upperdir=upper,workdir=work,lowerdir=");
+    for (unsigned i = 0; i < job->nlowers; i++) {
+        if (strpbrk(job->lowers[i], ":,\\"))
+            return mount_overlay_long(job, err);
+        zl_buf_printf(&o, "%s%s", i ? ":" : "", job->lowers[i]);
+    }
+    if (o.n > 4000)
+        return mount_overlay_long(job, err);
+    if (mount("overlay", "merged", "overlay", 0, o.p) < 0)
+        return zl_setup_fail(err, -errno, "mount the overlay root");
+    return 0;
+}
+
+static int make_devices(int root, struct zl_setup_error *err)
+{
+    static const struct {
+        const char *name;
+        unsigned minor, major;
+    } nodes[] = { { "null", 3, 1 },   { "zero", 5, 1 },    { "full", 7, 1 },
+                  { "random", 8, 1 }, { "urandom", 9, 1 }, { "tty", 0, 5 } };
+    static const char *const links[][2] = { { "/proc/self/fd", "fd" },
+                                            { "/proc/self/fd/0", "stdin" },
+                                            { "/proc/self/fd/1", "stdout" },
+                                            { "/proc/self/fd/2", "stderr" },
+                                            { "pts/ptmx", "ptmx" } };
+    zl_auto_close int dev = open_folder(root, "dev");
+    if (dev < 0)
+        return zl_setup_fail(err, dev, "open /dev");
+    for (size_t i = 0; i < ZL_ARRAY_LEN(nodes); i++)
+        if (mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0 ||
+            fchmodat(dev, nodes[i].name, 0666, 0) < 0)
+            return zl_setup_fail(err, -errno, "make /dev/%s", nodes[i].name);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(links); i++)
+        if (symlinkat(links[i][0], dev, links[i][1]) < 0)
+            return zl_setup_fail(err, -errno, "link /dev/%s", links[i][1]);
+    int r =
+        mount_at(root, "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5", err);
+    r = r < 0 ? r : mount_at(root, "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=64m", err);
+    return r < 0 ? r : mount_at(root, "dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, err);
+}
+
+/* hosts, resolv.conf, hostname: plain files in the upper layer; whatever the image has under the name is replaced. */
+static int write_files(const struct zl_job *job, int root, struct zl_setup_error *err)
+{
+    for (unsigned i = 0; i < job->nfiles; i++) {
+        const char *path = job->files[i].path, *slash = strrchr(path, '/');
+        char above[256];
+        snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
+        zl_auto_close int dir = open_folder(root, above[0] == '/' ? above + 1 : above);
+        int r = dir;
+        if (dir >= 0) {
+            (void)unlinkat(dir, slash + 1, 0);
+            zl_auto_close int fd = zl_openat(dir, slash + 1, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644);
+            r = fd < 0 ? fd : zl_write_full(fd, job->files[i].content, strlen(job->files[i].content));
+        }
+        if (r < 0)
+            return zl_setup_fail(err, r, "write %s", path);
+    }
+    return 0;
+}
+
+static int make_root(const struct zl_job *job, int dir, struct zl_setup_error *err)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return zl_setup_fail(err, -errno, "make the mounts private");
+    if (fchdir(dir) < 0)
+        return zl_setup_fail(err, -errno, "enter the instance folder");
+    int r = mount_overlay(job, err);
+    if (r < 0)
+        return r;
+    zl_auto_close int root = zl_openat(AT_FDCWD, "merged", O_PATH | O_DIRECTORY, 0);
+    if (root < 0)
+        return zl_setup_fail(err, root, "open the root");
+    unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    r = mount_at(root, "proc", "proc", safe, NULL, err);
+    r = r < 0 ? r : mount_at(root, "sys", "sysfs", safe | MS_RDONLY, NULL, err);
+    r = r < 0 ? r : mount_at(root, "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k", err);
+    r = r < 0 ? r : make_devices(root, err);
+    r = r < 0 ? r : write_files(job, root, err);
+    if (r < 0)
+        return r;
+    if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return zl_setup_fail(err, -errno, "pivot into the root");
+    return 0;
+}
+
+static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
+{
+    zl_auto_close int root = zl_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    zl_auto_close int null = open_beneath(root, "dev/null", O_PATH);
+    struct stat st;
+    if (root < 0 || null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+        return zl_setup_fail(err, -EIO, "find /dev/null as it was made");
+    char source[40];
+    snprintf(source, sizeof source, "/proc/self/fd/%d", null);
+    for (const char *const *p = job->masked; *p; p++) {
+        zl_auto_close int at = open_beneath(root, *p, O_PATH);
+        if (at == -ENOENT || at == -ENOTDIR)
+            continue;
+        int r = at < 0 || fstat(at, &st) < 0 ? -EIO
+                : S_ISDIR(st.st_mode)        ? mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555")
+                                             : mount_on(at, source, NULL, MS_BIND, NULL);
+        if (r < 0)
+            return zl_setup_fail(err, r, "mask %s", *p);
+    }
+    for (const char *const *p = job->readonly; *p; p++) {
+        char self[40];
+        zl_auto_close int at = open_beneath(root, *p, O_PATH);
+        if (at == -ENOENT || at == -ENOTDIR)
+            continue;
+        snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+        int r = at < 0 ? at : mount_on(at, self, NULL, MS_BIND | MS_REC, NULL);
+        zl_auto_close int again = r < 0 ? -EBADF : open_beneath(root, *p, O_PATH); /* what is now on top */
+        if (r == 0)
+            r = again < 0 ? again
+                          : mount_on(again, NULL, NULL,
+                                     MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+        if (r < 0)
+            return zl_setup_fail(err, r, "make %s read-only", *p);
+    }
+    return 0;
+}
+
+static int to_the_gate(const struct zl_job *job, int dir, int gate, struct zl_setup_error *err)
+{
+    char go;
+    if (zl_read_full(gate, &go, 1) != 1)
+        _exit(1);
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        return zl_setup_fail(err, -errno, "make the cgroup namespace");
+    if (sethostname(job->hostname, strlen(job->hostname)) < 0)
+        return zl_setup_fail(err, -errno, "set the host name");
+    (void)setsid();
+    umask(0022);
+    int r = make_root(job, dir, err);
+    if (r < 0)
+        return r;
+    /* So that ping needs no NET_RAW. */
+    ZL_IGNORE(zl_sysctl_write("net/ipv4/ping_group_range", "0 2147483647"));
+    struct rlimit files = { job->nofile, job->nofile };
+    if (job->nofile && setrlimit(RLIMIT_NOFILE, &files) < 0)
+        return zl_setup_fail(err, -errno, "set the limit on open files to %llu", (unsigned long long)job->nofile);
+    return hide_paths(job, err);
+}
+
+static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
+{
+    ZL_IGNORE(zl_write_full(report, &err->code, sizeof err->code));
+    ZL_IGNORE(zl_write_full(report, err->step, sizeof err->step));
+    _exit(1);
+}
+
+void zl_setup_child(const struct zl_job *job, int dir, int gate, int report)
+{
+    struct zl_setup_error err = { 0 };
+    int at_the_gate = 0;
+    char start;
+    /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (to_the_gate(job, dir, gate, &err) < 0)
+        give_up(report, &err);
+    if (zl_write_full(report, &at_the_gate, sizeof at_the_gate) < 0 || zl_read_full(gate, &start, 1) != 1)
+        _exit(1);
+    ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
+    give_up(report, &err);
+}
