@@ -1,0 +1,251 @@
+#include "image/store.h"
+#include "image/store_priv.h"
+
+#include "base/fd.h"
+#include "spec/reference.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { RECORD_MAX = 1 << 20 };
+
+#define AT(member) offsetof(struct zl_image_record, member)
+/* clang-format off */
+static const struct zl_field record_fields[] = {
+    { .name = "reference", .kind = ZL_K_STRING, .offset = AT(reference), .flags = ZL_F_REQUIRED },
+    { .name = "digest", .kind = ZL_K_STRING, .offset = AT(digest), .flags = ZL_F_REQUIRED },
+    { .name = "config", .kind = ZL_K_STRING, .offset = AT(config), .flags = ZL_F_REQUIRED },
+    { .name = "size_bytes", .kind = ZL_K_INT, .offset = AT(size_bytes), .min = 0, .max = INT64_MAX },
+    { .name = "created_ms", .kind = ZL_K_INT, .offset = AT(created_ms), .min = 0, .max = INT64_MAX },
+    { .name = "os", .kind = ZL_K_STRING, .offset = AT(os) },
+    { .name = "architecture", .kind = ZL_K_STRING, .offset = AT(architecture) },
+    { .name = "layers", .kind = ZL_K_STRINGS, .offset = AT(layers) },
+    { .name = "chain_ids", .kind = ZL_K_STRINGS, .offset = AT(chain_ids) },
+    { .name = "entrypoint", .kind = ZL_K_STRINGS, .offset = AT(entrypoint) },
+    { .name = "cmd", .kind = ZL_K_STRINGS, .offset = AT(cmd) },
+    { .name = "env", .kind = ZL_K_STRINGS, .offset = AT(env) },
+    { .name = "ports", .kind = ZL_K_STRINGS, .offset = AT(ports) },
+    { .name = "workdir", .kind = ZL_K_STRING, .offset = AT(workdir), .flags = ZL_F_OMIT },
+    { .name = "user", .kind = ZL_K_STRING, .offset = AT(user), .flags = ZL_F_OMIT },
+    { .name = "stop_signal", .kind = ZL_K_STRING, .offset = AT(stop_signal), .flags = ZL_F_OMIT },
+};
+/* clang-format on */
+const struct zl_type zl_type_image_record = ZL_TYPE("an image record", struct zl_image_record, record_fields);
+
+int zl_store_open(const char *data_dir, struct zl_store *ret, struct zl_err *err)
+{
+    static const char *const folders[] = { "blobs", "blobs/sha256", "refs", "layers", "staging", "leases" };
+    struct zl_store s = { .dir = -EBADF };
+    if ((size_t)snprintf(s.path, sizeof s.path, "%s/images", data_dir) >= sizeof s.path)
+        return zl_fail(err, -ENAMETOOLONG, "open the image store below %s", data_dir);
+    int r = zl_mkdir_p(s.path, 0711);
+    if (r == 0)
+        r = s.dir = zl_openat(AT_FDCWD, s.path, O_RDONLY | O_DIRECTORY, 0);
+    for (size_t i = 0; r >= 0 && i < ZL_ARRAY_LEN(folders); i++)
+        r = zl_mkdirat(s.dir, folders[i], 0711);
+    if (r < 0) {
+        zl_close(s.dir);
+        return zl_fail_errno(err, r == -EACCES || r == -EPERM ? ZL_E_PERMISSION : r, r, "open the image store %s",
+                             s.path);
+    }
+    *ret = s;
+    return 0;
+}
+
+void zl_store_close(struct zl_store *s)
+{
+    s->dir = zl_close(s->dir);
+}
+
+int zl_store_lock(const struct zl_store *s, bool alone)
+{
+    zl_auto_close int fd = zl_openat(s->dir, "lock", O_RDWR | O_CREAT, 0600);
+    if (fd < 0)
+        return fd;
+    while (flock(fd, alone ? LOCK_EX : LOCK_SH) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return ZL_TAKE_FD(fd);
+}
+
+/* A reference as a file name: everything but letters, digits, '.', '-' and '_' as %XX, and never a leading dot. */
+void zl_store_escape(const char *reference, char *ret, size_t size)
+{
+    size_t n = 0;
+    for (const char *p = reference; *p && n + 4 < size; p++) {
+        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || *p == '-' ||
+                     *p == '_' || (*p == '.' && n > 0);
+        n += (size_t)snprintf(ret + n, size - n, plain ? "%c" : "%%%02X", (unsigned char)*p);
+    }
+    ret[n] = 0;
+}
+
+static int ref_file(const char *reference, char *ret, size_t size, struct zl_err *err)
+{
+    struct zl_reference ref;
+    char text[ZL_REFERENCE_TEXT_SIZE];
+    const char *why;
+    if (zl_reference_parse(zl_str(reference), &ref, &why) < 0)
+        return zl_fail(err, ZL_E_INVALID, "'%.100s' is no image reference: %s", reference, why);
+    snprintf(ret, size, "refs/");
+    zl_store_escape(zl_reference_print(&ref, text), ret + 5, size - 5);
+    if (strlen(ret) > 250) /* the longest file name that leaves room for a temporary one's ending */
+        return zl_fail(err, ZL_E_INVALID, "the image reference '%.60s…' is too long to be kept", reference);
+    return 0;
+}
+
+static int read_record(const struct zl_store *s, struct zl_arena *arena, const char *file, struct zl_image_record **ret,
+                       struct zl_err *err)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    int r = zl_read_file(s->dir, file, RECORD_MAX, &text);
+    if (r < 0)
+        return zl_fail(err, r, "read the image record %s", file);
+    struct zl_value *v;
+    struct zl_parse_error pe;
+    struct zl_decoder d;
+    zl_decoder_init(&d, arena);
+    r = zl_json_parse(arena, zl_buf_view(&text), &zl_limits_document, &v, &pe);
+    struct zl_image_record *record = r < 0 ? NULL : zl_decode(&d, &zl_type_image_record, v);
+    unsigned problems = d.count;
+    zl_decoder_done(&d);
+    if (r < 0 || problems)
+        return zl_fail(err, ZL_E_BAD_IMAGE, "the image record %s is damaged; pull the image again", file);
+    *ret = record;
+    return 0;
+}
+
+int zl_store_find(const struct zl_store *s, struct zl_arena *arena, const char *reference, struct zl_image_record **ret,
+                  struct zl_err *err)
+{
+    char file[900];
+    int r = ref_file(reference, file, sizeof file, err);
+    if (r < 0)
+        return r;
+    r = read_record(s, arena, file, ret, err);
+    if (r != -ENOENT)
+        return r;
+    return zl_hint(err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here", reference),
+                   "`zlayer image ls` lists what is here; `zlayer pull %.100s` fetches it", reference);
+}
+
+static int each_record(const struct zl_store *s, struct zl_arena *arena,
+                       int (*fn)(void *arg, struct zl_image_record *r), void *arg, struct zl_err *err)
+{
+    int fd = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        zl_close(fd);
+        return zl_fail(err, fd < 0 ? fd : -ENOMEM, "list the images");
+    }
+    int r = 0;
+    struct dirent *e;
+    while (r == 0 && (e = readdir(d)) != NULL) {
+        char file[300];
+        struct zl_image_record *record;
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(file, sizeof file, "refs/%s", e->d_name);
+        int got = read_record(s, arena, file, &record, NULL);
+        if (got == 0)
+            r = fn(arg, record);
+    }
+    closedir(d);
+    return r;
+}
+
+static int collect_item(void *arg, struct zl_image_record *r)
+{
+    struct zl_items *items = arg;
+    size_t cap = items->n;
+    if ((items->n & (items->n - 1)) == 0)
+        items->v = zl_xrealloc(items->v, cap ? cap * 2 : 1, sizeof *items->v);
+    items->v[items->n++] = r;
+    return 0;
+}
+
+static int by_reference(const void *a, const void *b)
+{
+    const struct zl_image_record *x = *(void *const *)a, *y = *(void *const *)b;
+    return strcmp(x->reference, y->reference);
+}
+
+int zl_store_list(const struct zl_store *s, struct zl_arena *arena, struct zl_items *ret, struct zl_err *err)
+{
+    struct zl_items items = { 0 };
+    int r = each_record(s, arena, collect_item, &items, err);
+    if (r == 0) {
+        if (items.n)
+            qsort(items.v, items.n, sizeof *items.v, by_reference);
+        ret->n = items.n;
+        ret->v = zl_arena_alloc(arena, (items.n + 1) * sizeof *ret->v);
+        if (items.n)
+            memcpy(ret->v, items.v, items.n * sizeof *ret->v);
+    }
+    free(items.v);
+    return r;
+}
+
+int zl_store_put(const struct zl_store *s, const struct zl_image_record *record, struct zl_err *err)
+{
+    char file[900];
+    struct zl_arena arena;
+    zl_auto_buf text = ZL_BUF_INIT;
+    int r = ref_file(record->reference, file, sizeof file, err);
+    if (r < 0)
+        return r;
+    zl_arena_init(&arena);
+    zl_json_print(&text, zl_print(&arena, &zl_type_image_record, record), 1);
+    zl_arena_done(&arena);
+    zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
+    r = refs < 0 ? refs : zl_write_file_atomic(refs, file + 5, text.p, text.n, 0644, ZL_POWER_PROOF);
+    return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep the image record of %.200s",
+                                 record->reference)
+                 : 0;
+}
+
+char *zl_store_layer_path(const struct zl_store *s, const char *chain_id, char ret[ZL_LAYER_PATH_SIZE])
+{
+    const char *colon = strchr(chain_id, ':');
+    snprintf(ret, ZL_LAYER_PATH_SIZE, "%s/layers/%.64s", s->path, colon ? colon + 1 : chain_id);
+    return ret;
+}
+
+bool zl_store_has_layer(const struct zl_store *s, const char *chain_id)
+{
+    char path[ZL_LAYER_PATH_SIZE];
+    struct stat st;
+    return lstat(zl_store_layer_path(s, chain_id, path), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int zl_store_lease(const struct zl_store *s, const char *holder, const struct zl_strings *chain_ids, struct zl_err *err)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    for (unsigned i = 0; i < chain_ids->n; i++)
+        zl_buf_printf(&text, "%s\n", chain_ids->v[i]);
+    zl_auto_close int lock = zl_store_lock(s, false);
+    zl_auto_close int leases = zl_openat(s->dir, "leases", O_RDONLY | O_DIRECTORY, 0);
+    int r = lock < 0 ? lock : leases;
+    if (r >= 0)
+        r = zl_write_file_atomic(leases, holder, text.p ? text.p : "", text.n, 0600, ZL_KILL_PROOF);
+    if (r < 0)
+        return zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "lease the image's layers for %s", holder);
+    for (unsigned i = 0; i < chain_ids->n; i++)
+        if (!zl_store_has_layer(s, chain_ids->v[i])) {
+            zl_store_release(s, holder);
+            return zl_fail(err, ZL_E_BAD_IMAGE, "the layer %.20s… is gone from the store; pull the image again",
+                           chain_ids->v[i]);
+        }
+    return 0;
+}
+
+void zl_store_release(const struct zl_store *s, const char *holder)
+{
+    char file[80];
+    snprintf(file, sizeof file, "leases/%.60s", holder);
+    (void)unlinkat(s->dir, file, 0);
+}

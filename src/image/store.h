@@ -1,0 +1,58 @@
+/*
+ * The image store below <data>/images: blobs by digest, one record a reference, unpacked layers by ChainID, leases of
+ * what containers use. Several processes use it at once; all changes are renames, so kill -9 leaves old or new.
+ *   blobs/sha256/<hex>  refs/<escaped reference>  layers/<chain hex>/  staging/<job>/  leases/<holder>  lock
+ * Readers take the lock shared, the collector takes it alone.
+ * Thread: any; a zl_store one at a time. Owns: records belong to the arena. Fails: zl_err.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "codec/fields.h"
+
+struct zl_store {
+    int dir; /* images/ */
+    char path[4096];
+};
+
+struct zl_image_record {
+    const char *reference; /* canonical: docker.io/library/nginx:latest */
+    const char *digest;    /* of the manifest */
+    const char *config;    /* its digest */
+    int64_t size_bytes;    /* of the blobs */
+    int64_t created_ms;    /* when it came here, wall clock */
+    const char *os, *architecture;
+    struct zl_strings layers;    /* blob digests, lowest first */
+    struct zl_strings chain_ids; /* "sha256:…", lowest first */
+    struct zl_strings entrypoint, cmd, env, ports;
+    const char *workdir, *user, *stop_signal;
+};
+extern const struct zl_type zl_type_image_record;
+
+/* Makes what is missing. */
+int zl_store_open(const char *data_dir, struct zl_store *ret, struct zl_err *err) ZL_MUST;
+void zl_store_close(struct zl_store *s);
+
+/* The record of a reference as a user writes it; ZL_E_IMAGE_NOT_FOUND. */
+int zl_store_find(const struct zl_store *s, struct zl_arena *arena, const char *reference, struct zl_image_record **ret,
+                  struct zl_err *err) ZL_MUST;
+int zl_store_list(const struct zl_store *s, struct zl_arena *arena, struct zl_items *ret, struct zl_err *err) ZL_MUST;
+/* Power-proof. */
+int zl_store_put(const struct zl_store *s, const struct zl_image_record *r, struct zl_err *err) ZL_MUST;
+/* Removes the reference, then what nobody needs any more. Without `force`, an image that a lease uses is refused. */
+int zl_store_remove(const struct zl_store *s, const char *reference, bool force, uint64_t *freed_bytes,
+                    struct zl_err *err) ZL_MUST;
+int zl_store_collect(const struct zl_store *s, uint64_t *freed_bytes, struct zl_err *err) ZL_MUST;
+
+/* The absolute path of an unpacked layer; returns ret. */
+enum { ZL_LAYER_PATH_SIZE = 4096 + 80 };
+char *zl_store_layer_path(const struct zl_store *s, const char *chain_id, char ret[ZL_LAYER_PATH_SIZE]);
+bool zl_store_has_layer(const struct zl_store *s, const char *chain_id);
+
+/* A lease keeps an image's layers while a container needs them, whatever happens to its reference. */
+int zl_store_lease(const struct zl_store *s, const char *holder, const struct zl_strings *chain_ids,
+                   struct zl_err *err) ZL_MUST;
+void zl_store_release(const struct zl_store *s, const char *holder);
+
+/* The store's lock: shared while layers are looked up and leased or added, alone to collect. -errno or a descriptor. */
+int zl_store_lock(const struct zl_store *s, bool alone) ZL_MUST;
