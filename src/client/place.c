@@ -1,0 +1,86 @@
+#include "client/place.h"
+
+#include "base/alloc.h"
+#include "base/str.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int absolute(const char *path, char **ret, struct zl_err *err)
+{
+    if (path[0] == '/') {
+        *ret = zl_xstrdup(path);
+    } else {
+        char here[PATH_MAX];
+        if (!getcwd(here, sizeof here))
+            return zl_fail(err, -errno, "find the current folder");
+        *ret = zl_xasprintf("%s/%s", here, path);
+    }
+    size_t n = strlen(*ret);
+    while (n > 1 && (*ret)[n - 1] == '/')
+        (*ret)[--n] = 0;
+    return 0;
+}
+
+int zl_place_find(struct zl_place *ret, const char *data_dir, struct zl_err *err)
+{
+    struct zl_place p = { .from = "--data-dir" };
+    const char *path = data_dir && data_dir[0] ? data_dir : NULL;
+    if (!path) {
+        path = getenv("ZLAYER_DATA_DIR");
+        p.from = "ZLAYER_DATA_DIR";
+    }
+    zl_auto_free char *below_home = NULL;
+    if (!path || !path[0]) {
+        p.from = "default";
+        path = ZL_DEFAULT_DATA_DIR;
+        if (geteuid() != 0) {
+            const char *home = getenv("HOME");
+            if (!home || home[0] != '/')
+                return zl_hint(err, zl_fail(err, ZL_E_INVALID, "HOME is not set, so there is no default data dir"),
+                               "name one with --data-dir");
+            path = below_home = zl_xasprintf("%s/.local/share/zlayer", home);
+        }
+    }
+    if (strlen(path) > PATH_MAX / 2)
+        return zl_fail(err, ZL_E_INVALID, "the data dir's path is too long");
+    int e = absolute(path, &p.data, err);
+    if (e < 0)
+        return e;
+    p.run = zl_streq(p.data, ZL_DEFAULT_DATA_DIR) ? zl_xstrdup(ZL_DEFAULT_RUN_DIR) : zl_xasprintf("%s/run", p.data);
+    p.socket = zl_xasprintf("%s/zlayer.sock", p.run);
+    *ret = p;
+    return 0;
+}
+
+void zl_place_done(struct zl_place *p)
+{
+    free(ZL_TAKE(p->data));
+    free(ZL_TAKE(p->run));
+    free(ZL_TAKE(p->socket));
+}
+
+int zl_program_find(const char *name, char **ret, struct zl_err *err)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0)
+        return zl_fail(err, -errno, "find this program's own path");
+    self[n] = 0;
+    *strrchr(self, '/') = 0;
+    static const char *const places[] = { "", "/../libexec/zlayer" };
+    for (unsigned i = 0; i < ZL_ARRAY_LEN(places); i++) {
+        zl_auto_free char *path = zl_xasprintf("%s%s/%s", self, places[i], name);
+        if (access(path, X_OK) == 0) {
+            *ret = ZL_TAKE(path);
+            return 0;
+        }
+    }
+    return zl_hint(
+        err,
+        zl_fail(err, ZL_E_NOT_FOUND, "the program %s is neither in %s nor in %s/../libexec/zlayer", name, self, self),
+        "zlayer is not completely installed: run 'make install' again");
+}
