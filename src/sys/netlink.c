@@ -8,6 +8,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -135,7 +136,7 @@ int zl_link_delete(int nl, const char *name)
 }
 
 struct found_link {
-    int index;
+    int index, peer;
     bool has_mac;
     unsigned char mac[6];
 };
@@ -153,19 +154,34 @@ static int take_link(void *arg, const struct nlmsghdr *h)
             memcpy(f->mac, RTA_DATA(a), 6);
             f->has_mac = true;
         }
+        if (a->rta_type == IFLA_LINK && RTA_PAYLOAD(a) == sizeof f->peer)
+            memcpy(&f->peer, RTA_DATA(a), sizeof f->peer);
     }
     return 0;
 }
 
-int zl_link_index(int nl, const char *name)
+static int find_link(int nl, const char *name, struct found_link *f)
 {
     struct request r;
-    struct found_link f = { .index = -ENODEV };
     struct ifinfomsg info = { .ifi_family = AF_UNSPEC };
+    *f = (struct found_link){ .index = -ENODEV };
     begin(&r, RTM_GETLINK, 0, &info, sizeof info);
     attr(&r, IFLA_IFNAME, name, strlen(name) + 1);
-    int e = transact(nl, &r, take_link, &f);
+    return transact(nl, &r, take_link, f);
+}
+
+int zl_link_index(int nl, const char *name)
+{
+    struct found_link f;
+    int e = find_link(nl, name, &f);
     return e < 0 ? e : f.index;
+}
+
+int zl_link_peer(int nl, const char *name)
+{
+    struct found_link f;
+    int e = find_link(nl, name, &f);
+    return e < 0 ? e : f.index < 0 ? f.index : f.peer;
 }
 
 int zl_link_address(int nl, unsigned index, unsigned char ret[6])
@@ -251,8 +267,8 @@ int zl_route_add(int nl, const struct zl_route *route)
                          .rtm_dst_len = (uint8_t)route->prefix,
                          .rtm_table = RT_TABLE_MAIN,
                          .rtm_protocol = RTPROT_STATIC,
-                         .rtm_scope = route->via.s_addr ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
-                         .rtm_type = RTN_UNICAST,
+                         .rtm_scope = route->via.s_addr || route->unreachable ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
+                         .rtm_type = route->unreachable ? RTN_UNREACHABLE : RTN_UNICAST,
                          .rtm_flags = route->onlink ? RTNH_F_ONLINK : 0 };
     begin(&r, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &msg, sizeof msg);
     if (route->prefix)
@@ -261,8 +277,47 @@ int zl_route_add(int nl, const struct zl_route *route)
         attr(&r, RTA_GATEWAY, &route->via, sizeof route->via);
     if (route->src.s_addr)
         attr(&r, RTA_PREFSRC, &route->src, sizeof route->src);
-    attr(&r, RTA_OIF, &route->index, sizeof route->index);
+    if (route->index)
+        attr(&r, RTA_OIF, &route->index, sizeof route->index);
     return transact(nl, &r, NULL, NULL);
+}
+
+struct each_route {
+    int (*fn)(void *arg, const struct zl_route *r);
+    void *arg;
+};
+
+static int take_route(void *arg, const struct nlmsghdr *h)
+{
+    struct each_route *e = arg;
+    if (h->nlmsg_type != RTM_NEWROUTE || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct rtmsg)))
+        return 0;
+    const struct rtmsg *msg = NLMSG_DATA(h);
+    if (msg->rtm_table != RT_TABLE_MAIN || (msg->rtm_flags & RTM_F_CLONED))
+        return 0;
+    struct zl_route route = { .prefix = msg->rtm_dst_len,
+                              .onlink = msg->rtm_flags & RTNH_F_ONLINK,
+                              .unreachable = msg->rtm_type != RTN_UNICAST };
+    unsigned left = h->nlmsg_len - (unsigned)NLMSG_LENGTH(sizeof *msg);
+    for (const struct rtattr *a = RTM_RTA(msg); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+        void *to = a->rta_type == RTA_DST       ? (void *)&route.dst
+                   : a->rta_type == RTA_GATEWAY ? (void *)&route.via
+                   : a->rta_type == RTA_PREFSRC ? (void *)&route.src
+                   : a->rta_type == RTA_OIF     ? (void *)&route.index
+                                                : NULL;
+        if (to && RTA_PAYLOAD(a) == 4)
+            memcpy(to, RTA_DATA(a), 4);
+    }
+    return e->fn(e->arg, &route);
+}
+
+int zl_route_each(int nl, int (*fn)(void *arg, const struct zl_route *r), void *arg)
+{
+    struct request r;
+    struct each_route e = { fn, arg };
+    struct rtmsg msg = { .rtm_family = AF_INET };
+    begin(&r, RTM_GETROUTE, NLM_F_DUMP, &msg, sizeof msg);
+    return transact(nl, &r, take_route, &e);
 }
 
 int zl_neigh_add(int nl, unsigned index, struct in_addr addr, const unsigned char mac[6])

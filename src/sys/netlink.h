@@ -8,6 +8,7 @@
 #include "base/macros.h"
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 int zl_netlink_open(void) ZL_MUST;
@@ -20,6 +21,8 @@ int zl_link_add_veth(int nl, const struct zl_link_end *a, const struct zl_link_e
 int zl_link_delete(int nl, const char *name) ZL_MUST;
 /* The index of a link, or -ENODEV. */
 int zl_link_index(int nl, const char *name) ZL_MUST;
+/* The index of a veth's other end, in whichever namespace that is; 0: it has none, or -ENODEV. */
+int zl_link_peer(int nl, const char *name) ZL_MUST;
 int zl_link_up(int nl, unsigned index) ZL_MUST;
 /* 6 bytes; the hardware address of a link. */
 int zl_link_address(int nl, unsigned index, unsigned char ret[6]) ZL_MUST;
@@ -34,9 +37,13 @@ struct zl_route {
     unsigned prefix;
     struct in_addr via; /* 0: directly */
     struct in_addr src; /* 0: the kernel's choice */
-    unsigned index;
-    int onlink;
+    unsigned index;     /* the link; 0 only where it is unreachable */
+    bool onlink;
+    bool unreachable; /* packets are refused with an ICMP error, local ones with EHOSTUNREACH */
 };
+/* Adds or replaces. */
 int zl_route_add(int nl, const struct zl_route *r) ZL_MUST;
+/* Calls fn for each IPv4 route of the main table; stops when it returns other than 0 and returns that. */
+int zl_route_each(int nl, int (*fn)(void *arg, const struct zl_route *r), void *arg) ZL_MUST;
 /* A permanent neighbour entry. */
 int zl_neigh_add(int nl, unsigned index, struct in_addr addr, const unsigned char mac[6]) ZL_MUST;

@@ -54,13 +54,13 @@ struct in_addr zl_node_net_host_address(const struct zl_node_net *nn);
 
 /*
  * Members: addresses that belong to a deployment. Replicas of one deployment reach each other and its service
- * addresses, nobody else's. A service address is made local, so that the proxy can listen on it.
+ * addresses, nobody else's. An address of the service range is made local, so that the proxy can listen on it; every
+ * other one must be of the replica range.
  */
 enum { ZL_NET_DEPLOYMENT_SIZE = 64 };
 struct zl_net_member {
     struct in_addr addr;
     char deployment[ZL_NET_DEPLOYMENT_SIZE];
-    bool service; /* a service address, else a replica's */
 };
 /* An address that is there already moves to the deployment given; absent ones are ignored by remove. Each call is one
  * transaction for the firewall. */

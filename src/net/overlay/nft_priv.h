@@ -1,0 +1,13 @@
+/*
+ * Runs nft commands (nft(8), libnftables) and takes their output. The commands of one call are one transaction.
+ * A context lives for one call only: it costs about 1 MB while it is there and 0.3 ms to make, and it belongs to the
+ * namespace in which it was made. Thread: any, one call at a time in a process (the library keeps global tables).
+ * Owns: the caller owns *ret. Fails: ZL_E_PERMISSION, ZL_E_NETWORK with what nft said.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/str.h"
+
+/* In a namespace, or with netns -1 in the caller's own. With ret the output comes as JSON. */
+int zl_nft_run(int netns, const char *commands, struct zl_buf *ret, struct zl_err *err) ZL_MUST;
