@@ -1,0 +1,94 @@
+#include "imagejob/folder_tar.h"
+
+#include "base/alloc.h"
+#include "base/fd.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DEPTH_MAX = 128 };
+
+static int failed(struct zl_err *err, struct archive *tar, const char *path)
+{
+    int e = archive_errno(tar);
+    return zl_fail(err, e == ENOSPC ? ZL_E_DISK_FULL : ZL_E_CREATE_FAILED, "write '%.200s' into the layer: %.120s",
+                   path, archive_error_string(tar) ? archive_error_string(tar) : "unknown");
+}
+
+static int copy_data(struct archive *tar, int fd, const char *path, struct zl_err *err)
+{
+    char buf[65536];
+    ssize_t n;
+    while ((n = zl_read_full(fd, buf, sizeof buf)) > 0)
+        if (archive_write_data(tar, buf, (size_t)n) < 0)
+            return failed(err, tar, path);
+    return n < 0 ? zl_fail(err, (int)n, "read '%.200s'", path) : 0;
+}
+
+static int add_entry(struct archive *tar, int dir, const char *name, const char *path, const struct stat *st,
+                     struct zl_err *err)
+{
+    zl_auto_close int fd = -EBADF;
+    char target[4097] = "";
+    if (S_ISREG(st->st_mode)) {
+        fd = zl_openat(dir, name, O_RDONLY | O_NOFOLLOW, 0);
+        if (fd < 0)
+            return zl_fail(err, fd, "open '%.200s'", path);
+    }
+    if (S_ISLNK(st->st_mode) && readlinkat(dir, name, target, sizeof target - 1) < 0)
+        return zl_fail(err, -errno, "read the link '%.200s'", path);
+    struct archive_entry *e = archive_entry_new();
+    archive_entry_copy_stat(e, st);
+    archive_entry_copy_pathname(e, path);
+    archive_entry_set_nlink(e, 1);
+    if (target[0])
+        archive_entry_copy_symlink(e, target);
+    int r = archive_write_header(tar, e) < ARCHIVE_WARN ? failed(err, tar, path) : 0;
+    archive_entry_free(e);
+    return r == 0 && fd >= 0 ? copy_data(tar, fd, path, err) : r;
+}
+
+static int walk(struct archive *tar, int dir, const char *prefix, int depth, struct zl_err *err)
+{
+    struct dirent **names = NULL;
+    char self[40];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", dir);
+    int n = depth > DEPTH_MAX ? -1 : scandir(self, &names, NULL, alphasort), r = 0;
+    if (n < 0)
+        return zl_fail(err, depth > DEPTH_MAX ? -ELOOP : -errno, "list the folder '/%.200s'", prefix);
+    for (int i = 0; i < n; i++) {
+        const char *name = names[i]->d_name;
+        struct stat st;
+        if (r == 0 && !zl_streq(name, ".") && !zl_streq(name, "..")) {
+            zl_auto_free char *path = zl_xasprintf("%s%s%s", prefix, *prefix ? "/" : "", name);
+            if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                r = zl_fail(err, -errno, "look at '%.200s'", path);
+            else if (!S_ISSOCK(st.st_mode))
+                r = add_entry(tar, dir, name, path, &st, err);
+            if (r == 0 && S_ISDIR(st.st_mode)) {
+                zl_auto_close int below = zl_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+                r = below < 0 ? zl_fail(err, below, "open '%.200s'", path) : walk(tar, below, path, depth + 1, err);
+            }
+        }
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+int zl_folder_tar(int folder, int out, struct zl_err *err)
+{
+    struct archive *tar = archive_write_new();
+    archive_write_set_format_pax_restricted(tar);
+    archive_write_set_bytes_in_last_block(tar, 1);
+    int r = archive_write_open_fd(tar, out) < ARCHIVE_WARN ? failed(err, tar, "/") : walk(tar, folder, "", 0, err);
+    if (archive_write_close(tar) < ARCHIVE_WARN && r == 0)
+        r = failed(err, tar, "/");
+    archive_write_free(tar);
+    return r;
+}

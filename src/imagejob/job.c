@@ -1,0 +1,194 @@
+#include "imagejob/job.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/id.h"
+#include "base/phase.h"
+#include "imagejob/unpack.h"
+
+#include <archive.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Staging folders whose lock nobody holds are of jobs that died. */
+static void drop_dead_staging(int staging)
+{
+    int fd = zl_openat(staging, ".", O_RDONLY | O_DIRECTORY, 0);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        zl_close(fd);
+        return;
+    }
+    struct dirent *e;
+    while ((e = readdir(d)) != NULL) {
+        char lock[300];
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(lock, sizeof lock, "%s/.lock", e->d_name);
+        zl_auto_close int held = zl_openat(staging, lock, O_RDONLY, 0);
+        struct stat st;
+        /* Without a lock file yet it may be a job that is just beginning. */
+        bool young = held < 0 && fstatat(staging, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                     (uint64_t)st.st_mtime + 60 > zl_clock_wall_ms() / 1000;
+        if (!young && (held < 0 || flock(held, LOCK_EX | LOCK_NB) == 0))
+            ZL_IGNORE(zl_remove_tree(staging, e->d_name)); /* the next job tries again */
+    }
+    closedir(d);
+}
+
+int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err)
+{
+    *job = (struct zl_image_job){ .staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
+    zl_arena_init(&job->arena);
+    int r = zl_store_open(data_dir, &job->store, err);
+    if (r < 0)
+        return r;
+    zl_id_make(job->id);
+    zl_auto_close int all = zl_openat(job->store.dir, "staging", O_RDONLY | O_DIRECTORY, 0);
+    if (all < 0)
+        return zl_fail(err, all, "open the staging folder");
+    drop_dead_staging(all);
+    r = zl_mkdirat(all, job->id, 0700);
+    r = r < 0 ? r : (job->staging = zl_openat(all, job->id, O_RDONLY | O_DIRECTORY, 0));
+    r = r < 0 ? r : (job->staging_lock = zl_openat(job->staging, ".lock", O_RDWR | O_CREAT, 0600));
+    if (r >= 0 && flock(job->staging_lock, LOCK_EX | LOCK_NB) < 0)
+        r = -errno;
+    return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "make the job's staging folder") : 0;
+}
+
+void zl_image_job_close(struct zl_image_job *job)
+{
+    if (job->staging >= 0) {
+        zl_auto_close int all = zl_openat(job->store.dir, "staging", O_RDONLY | O_DIRECTORY, 0);
+        if (all >= 0)
+            ZL_IGNORE(zl_remove_tree(all, job->id)); /* the next job drops what is left */
+    }
+    zl_close(job->staging);
+    zl_close(job->staging_lock);
+    zl_store_close(&job->store);
+    zl_arena_done(&job->arena);
+}
+
+static void event(struct zl_image_job *job, struct zl_buf *line)
+{
+    zl_buf_putc(line, '\n');
+    ZL_IGNORE(zl_write_full(job->events, line->p, line->n)); /* nobody listens any more; the work is still wanted */
+}
+
+void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total)
+{
+    zl_auto_buf line = ZL_BUF_INIT;
+    zl_buf_puts(&line, "{\"event\":\"progress\",\"layer\":");
+    zl_json_string(&line, zl_str(layer));
+    zl_buf_printf(&line, ",\"current\":%llu,\"total\":%llu}", (unsigned long long)current, (unsigned long long)total);
+    event(job, &line);
+}
+
+void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r)
+{
+    zl_auto_buf line = ZL_BUF_INIT;
+    zl_buf_puts(&line, "{\"event\":\"done\",\"reference\":");
+    zl_json_string(&line, zl_str(r->reference));
+    zl_buf_puts(&line, ",\"digest\":");
+    zl_json_string(&line, zl_str(r->digest));
+    zl_buf_putc(&line, '}');
+    event(job, &line);
+}
+
+int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err)
+{
+    char to[100];
+    snprintf(to, sizeof to, "blobs/sha256/%s", digest + 7);
+    if (renameat(job->staging, file, job->store.dir, to) < 0)
+        return zl_fail(err, -errno, "keep the blob %.20s…", digest);
+    return 0;
+}
+
+int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
+                          struct zl_err *err)
+{
+    zl_digest_of(p, n, digest);
+    zl_auto_close int blobs = zl_openat(job->store.dir, "blobs/sha256", O_RDONLY | O_DIRECTORY, 0);
+    int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_KILL_PROOF);
+    return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;
+}
+
+struct source {
+    struct zl_stream *stream;
+    struct zl_err err;
+    bool failed;
+};
+
+static la_ssize_t next_block(struct archive *a, void *arg, const void **ret)
+{
+    struct source *s = arg;
+    ssize_t n = zl_stream_read(s->stream, ret, &s->err);
+    if (n < 0) {
+        s->failed = true;
+        archive_set_error(a, EIO, "%s", s->err.text);
+        return ARCHIVE_FATAL;
+    }
+    return n;
+}
+
+/* A layer that another job has made meanwhile is as good as ours: content under a ChainID is the same. */
+static int commit(struct zl_image_job *job, const char *folder, const char *chain_id, struct zl_err *err)
+{
+    char to[100];
+    snprintf(to, sizeof to, "layers/%s", chain_id + 7);
+    zl_phase("pull.unpacked");
+    if (syncfs(job->staging) < 0)
+        return zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the layer to the disk");
+    if (renameat(job->staging, folder, job->store.dir, to) < 0 && errno != EEXIST && errno != ENOTEMPTY)
+        return zl_fail(err, -errno, "commit the layer %.20s…", chain_id);
+    return 0;
+}
+
+static int read_layer(struct zl_unpack *u, struct source *src, struct zl_err *err)
+{
+    struct archive *tar = archive_read_new();
+    archive_read_support_format_tar(tar);
+    archive_read_support_format_empty(tar);
+    archive_read_set_options(tar, "hdrcharset=BINARY");
+    int r = archive_read_open(tar, src, NULL, next_block, NULL) < ARCHIVE_WARN
+                ? zl_fail(err, ZL_E_BAD_IMAGE, "the layer is no tar archive: %.200s", archive_error_string(tar))
+                : zl_unpack(u, tar, err);
+    archive_read_free(tar);
+    if (src->failed) {
+        *err = src->err;
+        r = src->err.code;
+    }
+    return r;
+}
+
+int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, const char *const *lowers,
+                        unsigned nlowers, const char *wanted_blob, const char *wanted_diff, struct zl_layer *ret,
+                        struct zl_err *err)
+{
+    char folder[ZL_ID_HEX_SIZE];
+    zl_id_make(folder);
+    int r = zl_mkdirat(job->staging, folder, 0755);
+    zl_auto_close int root = r < 0 ? r : zl_openat(job->staging, folder, O_RDONLY | O_DIRECTORY, 0);
+    if (root < 0)
+        return zl_fail(err, root, "make a staging folder");
+    if (fchmod(root, 0755) < 0)
+        return zl_fail(err, -errno, "make a staging folder");
+    struct source src = { .stream = zl_stream_new(blob) };
+    struct zl_unpack u = { .root = root, .lowers = lowers, .nlowers = nlowers };
+    r = read_layer(&u, &src, err);
+    if (r == 0)
+        r = zl_stream_finish(src.stream, ret->blob, ret->diff_id, err);
+    zl_stream_free(src.stream);
+    if (r < 0)
+        return r;
+    if (wanted_blob && !zl_streq(wanted_blob, ret->blob))
+        return zl_fail(err, ZL_E_DIGEST, "a layer's digest is %s, the manifest says %s", ret->blob, wanted_blob);
+    if (wanted_diff && !zl_streq(wanted_diff, ret->diff_id))
+        return zl_fail(err, ZL_E_DIGEST, "a layer unpacks to %s, the config says %s", ret->diff_id, wanted_diff);
+    zl_chain_id(below, ret->diff_id, ret->chain_id);
+    return commit(job, folder, ret->chain_id, err);
+}

@@ -1,0 +1,39 @@
+/*
+ * One image job: its store, its staging folder, and how it reports. Thread: the main one. Owns: zl_job_* frees what it
+ * opened. Fails: zl_err; main prints it as the job's last event.
+ */
+#pragma once
+
+#include "image/store.h"
+#include "imagejob/stream.h"
+
+struct zl_image_job {
+    struct zl_store store;
+    int staging; /* images/staging/<id>/, locked while the job lives */
+    int staging_lock;
+    char id[40];
+    struct zl_arena arena;
+    const struct zl_value *request;
+    int events; /* where event lines go */
+};
+
+int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err) ZL_MUST;
+void zl_image_job_close(struct zl_image_job *job);
+void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total);
+void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r);
+
+/* Unpacks a verified or still to be verified blob (open at its start) as the layer above `below` ("": the lowest) and
+ * commits it when its digests are right: wanted_blob and wanted_diff may be NULL (import: whatever they are). */
+struct zl_layer {
+    char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE], chain_id[ZL_DIGEST_SIZE];
+};
+int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, const char *const *lowers,
+                        unsigned nlowers, const char *wanted_blob, const char *wanted_diff, struct zl_layer *ret,
+                        struct zl_err *err) ZL_MUST;
+/* Puts bytes into the store as a blob; gives its digest. */
+int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
+                          struct zl_err *err) ZL_MUST;
+/* Moves a file of the staging folder to its place among the blobs. */
+int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
+
+int zl_import(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

@@ -1,0 +1,88 @@
+/*
+ * zl-image: one image job. `zl-image --data-dir DIR`: the request (JSON) on descriptor 0, events (a JSON object a line)
+ * on descriptor 1, the exit code from the error table.
+ */
+#include "base/fd.h"
+#include "imagejob/job.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { REQUEST_MAX = 1 << 20 };
+
+static int read_request(struct zl_image_job *job, struct zl_err *err)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    struct zl_value *v;
+    struct zl_parse_error pe;
+    ssize_t n;
+    do {
+        zl_buf_reserve(&text, 65536);
+        n = zl_read_full(0, text.p + text.n, 65536);
+        text.n += n > 0 ? (size_t)n : 0;
+    } while (n == 65536 && text.n < REQUEST_MAX);
+    if (n < 0)
+        return zl_fail(err, (int)n, "read the request");
+    if (zl_json_parse(&job->arena, zl_buf_view(&text), &zl_limits_document, &v, &pe) < 0)
+        return zl_fail(err, ZL_E_USAGE, "the request is no JSON: %s", pe.text);
+    job->request = v;
+    return 0;
+}
+
+static int remove_image(struct zl_image_job *job, struct zl_err *err)
+{
+    uint64_t freed = 0;
+    int r = zl_store_remove(&job->store, zl_value_cstr(job->request, "reference"), zl_value_true(job->request, "force"),
+                            &freed, err);
+    if (r == 0)
+        dprintf(job->events, "{\"event\":\"done\",\"freed_bytes\":%llu}\n", (unsigned long long)freed);
+    return r;
+}
+
+static int run(struct zl_image_job *job, struct zl_err *err)
+{
+    static const struct {
+        const char *verb;
+        int (*fn)(struct zl_image_job *job, struct zl_err *err);
+    } verbs[] = { { "import", zl_import }, { "remove", remove_image } };
+    int r = read_request(job, err);
+    if (r < 0)
+        return r;
+    const char *verb = zl_value_cstr(job->request, "verb");
+    for (size_t i = 0; i < ZL_ARRAY_LEN(verbs); i++)
+        if (zl_streq(verb, verbs[i].verb))
+            return verbs[i].fn(job, err);
+    return zl_fail(err, ZL_E_USAGE, "no verb '%.40s'", verb);
+}
+
+static void report(int fd, const struct zl_err *e)
+{
+    zl_auto_buf line = ZL_BUF_INIT;
+    zl_buf_printf(&line, "{\"event\":\"error\",\"code\":\"%s\",\"message\":", zl_error_name(e->code));
+    zl_json_string(&line, zl_str(e->text));
+    zl_buf_puts(&line, ",\"hint\":");
+    zl_json_string(&line, zl_str(e->hint));
+    zl_buf_puts(&line, "}\n");
+    ZL_IGNORE(zl_write_full(fd, line.p, line.n)); /* the exit code still says it */
+}
+
+int main(int argc, char **argv)
+{
+    struct zl_image_job job;
+    struct zl_err err = { 0 };
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (argc != 3 || !zl_streq(argv[1], "--data-dir")) {
+        fprintf(stderr, "usage: zl-image --data-dir DIR (the request comes on standard input)\n");
+        return 2;
+    }
+    umask(0022);
+    int r = zl_image_job_open(&job, argv[2], &err);
+    job.events = 1;
+    r = r < 0 ? r : run(&job, &err);
+    if (r < 0)
+        report(1, &err);
+    zl_image_job_close(&job);
+    return r < 0 ? zl_error_exit(err.code) : 0;
+}
