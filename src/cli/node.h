@@ -22,3 +22,5 @@ void zl_node_done(struct zl_cli *cli);
 const struct zl_value *zl_reply_list(const struct zl_value *reply, const char *key);
 /* /api/v1/deployments/<name><rest>, in the arena. */
 const char *zl_deployment_path(struct zl_cli *cli, const char *name, const char *rest);
+/* The deployment that is meant when none is named: the only one with that service, or the only one there is. */
+int zl_resolve_deployment(struct zl_cli *cli, const char *service, const char **ret, struct zl_err *err) ZL_MUST;

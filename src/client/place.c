@@ -71,8 +71,11 @@ int zl_program_find(const char *name, char **ret, struct zl_err *err)
         return zl_fail(err, -errno, "find this program's own path");
     self[n] = 0;
     *strrchr(self, '/') = 0;
-    static const char *const places[] = { "", "/../libexec/zlayer" };
-    for (unsigned i = 0; i < ZL_ARRAY_LEN(places); i++) {
+    /* In a build tree each program stands in its room's folder. */
+    static const char *const places[] = { "", "/../libexec/zlayer", "/../imagejob", "/../shim", "/../proxyd" };
+    zl_auto_free char *build = zl_xasprintf("%s/../../build.ninja", self);
+    size_t count = access(build, F_OK) == 0 ? ZL_ARRAY_LEN(places) : 2;
+    for (size_t i = 0; i < count; i++) {
         zl_auto_free char *path = zl_xasprintf("%s%s/%s", self, places[i], name);
         if (access(path, X_OK) == 0) {
             *ret = ZL_TAKE(path);

@@ -1,0 +1,365 @@
+#include "cli/commands.h"
+#include "cli/document.h"
+#include "cli/imagework.h"
+#include "cli/node.h"
+#include "cli/output.h"
+#include "image/store.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* ---- reading: the agent's list, or the store's own ---- */
+
+static int open_store(struct zl_cli *cli, struct zl_store *store, bool *there, struct zl_err *err)
+{
+    struct zl_client *c;
+    int e = zl_cli_client(cli, ZL_NEVER_START, &c, err);
+    if (e < 0)
+        return e;
+    zl_auto_free char *images = zl_xasprintf("%s/images", c->place.data);
+    *there = access(images, F_OK) == 0; /* looking makes nothing */
+    return *there ? zl_store_open(c->place.data, store, err) : 0;
+}
+
+static int list_images(struct zl_cli *cli, const struct zl_value **ret, struct zl_err *err)
+{
+    if (zl_agent_runs(cli)) {
+        struct zl_value *reply;
+        int e = zl_cli_call(cli, ZL_NEVER_START, "GET", "/api/v1/images", NULL, &reply, err);
+        *ret = e < 0 ? NULL : zl_reply_list(reply, "images");
+        return e;
+    }
+    struct zl_store store;
+    bool there;
+    struct zl_value *list = zl_value_new(&cli->arena, ZL_LIST);
+    int e = open_store(cli, &store, &there, err);
+    if (e >= 0 && there) {
+        struct zl_items items;
+        e = zl_store_list(&store, &cli->arena, &items, err);
+        for (unsigned i = 0; e >= 0 && i < items.n; i++)
+            zl_value_append(list, zl_print(&cli->arena, &zl_type_image_record, items.v[i]));
+        zl_store_close(&store);
+    }
+    *ret = list;
+    return e;
+}
+
+static void print_digest(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
+{
+    const char *d = zl_value_cstr(row, "digest");
+    if (strncmp(d, "sha256:", 7) == 0 && !cli->globals.no_trunc)
+        zl_buf_printf(out, "%.12s", d + 7);
+    else
+        zl_buf_puts(out, d);
+}
+
+static void print_size(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
+{
+    (void)cli;
+    zl_size_text(out, zl_value_u64(row, "size_bytes", 0));
+}
+
+static void print_platform(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
+{
+    (void)cli;
+    zl_buf_printf(out, "%s/%s", zl_value_cstr(row, "os"), zl_value_cstr(row, "architecture"));
+}
+
+static const struct zl_column image_columns[] = {
+    { "REFERENCE", "reference", ZL_COLUMN_CUT, NULL },
+    { "DIGEST", NULL, 0, print_digest },
+    { "SIZE", NULL, ZL_COLUMN_RIGHT, print_size },
+    { "PLATFORM", NULL, ZL_COLUMN_WIDE, print_platform },
+};
+static const struct zl_listing images = { image_columns, ZL_ARRAY_LEN(image_columns), "reference", "no images here" };
+
+static int run_ls(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    (void)options;
+    const struct zl_value *list;
+    int e = list_images(cli, &list, err);
+    if (e >= 0)
+        zl_output_list(cli, &images, list);
+    return e;
+}
+
+struct reference_options {
+    const char *reference;
+    bool force;
+};
+
+static int run_inspect(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    const struct reference_options *o = options;
+    struct zl_value *image = NULL;
+    int e;
+    if (zl_agent_runs(cli)) {
+        zl_auto_buf path = ZL_BUF_INIT;
+        zl_buf_puts(&path, "/api/v1/images/");
+        zl_path_segment(&path, o->reference);
+        e = zl_cli_call(cli, ZL_NEVER_START, "GET", path.p, NULL, &image, err);
+    } else {
+        struct zl_store store;
+        struct zl_image_record *r;
+        bool there;
+        e = open_store(cli, &store, &there, err);
+        if (e >= 0 && !there)
+            e = zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s'", o->reference);
+        if (e >= 0 && there) {
+            e = zl_store_find(&store, &cli->arena, o->reference, &r, err);
+            if (e >= 0)
+                image = zl_print(&cli->arena, &zl_type_image_record, r);
+            zl_store_close(&store);
+        }
+    }
+    if (e < 0)
+        return zl_hint(err, e, "'zlayer image ls' shows what is here");
+    if (!zl_output_object(cli, image))
+        zl_output_yaml(cli, image);
+    return 0;
+}
+
+static int run_rm(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    const struct reference_options *o = options;
+    struct zl_arena *a = &cli->arena;
+    struct zl_value *request = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, request, "reference", zl_value_string(a, zl_str(o->reference)));
+    if (o->force)
+        zl_value_set(a, request, "force", zl_value_bool(a, true));
+    const struct zl_value *done;
+    int e = zl_image_work(cli, "remove", request, &done, err);
+    if (e < 0)
+        return e;
+    zl_auto_buf freed = ZL_BUF_INIT;
+    zl_size_text(&freed, zl_value_u64(done, "freed_bytes", 0));
+    zl_note(cli, "removed %s, %s freed", o->reference, freed.p);
+    return 0;
+}
+
+/* ---- making ---- */
+
+struct import_options {
+    const char *source, *tag, *workdir, *user;
+    struct zl_strings cmd, entrypoint, env, ports;
+};
+
+static void set_strings(struct zl_cli *cli, struct zl_value *map, const char *key, const struct zl_strings *s)
+{
+    struct zl_value *list = zl_value_new(&cli->arena, ZL_LIST);
+    for (unsigned i = 0; i < s->n; i++)
+        zl_value_append(list, zl_value_string(&cli->arena, zl_str(s->v[i])));
+    if (s->n)
+        zl_value_set(&cli->arena, map, key, list);
+}
+
+/* `--cmd '["a", "b"]'`, or one word an option: `--cmd /web --cmd -v`. */
+static int words(struct zl_cli *cli, const char *option, struct zl_strings *s, struct zl_err *err)
+{
+    if (s->n != 1 || s->v[0][0] != '[')
+        return 0;
+    struct zl_value *list;
+    struct zl_parse_error pe;
+    if (zl_json_parse(&cli->arena, zl_str(s->v[0]), &zl_limits_document, &list, &pe) < 0)
+        return zl_fail(err, ZL_E_USAGE, "--%s begins like a JSON list and is none: %s", option, pe.text);
+    const char **v = zl_arena_alloc(&cli->arena, (list->count + 1u) * sizeof *v);
+    unsigned n = 0;
+    for (const struct zl_value *i = list->first; i; i = i->next) {
+        if (i->kind != ZL_STRING)
+            return zl_fail(err, ZL_E_USAGE, "--%s is a list of strings", option);
+        v[n++] = i->text.p;
+    }
+    *s = (struct zl_strings){ v, n };
+    return 0;
+}
+
+static int run_import(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    struct import_options *o = options;
+    struct zl_arena *a = &cli->arena;
+    char source[PATH_MAX];
+    if (!o->tag)
+        return zl_fail(err, ZL_E_USAGE, "--tag is missing: how is the image to be called?");
+    if (!realpath(o->source, source))
+        return zl_fail_errno(err, errno == ENOENT ? ZL_E_NOT_FOUND : -errno, -errno, "can't import '%s'", o->source);
+    int e = words(cli, "cmd", &o->cmd, err);
+    if (e >= 0)
+        e = words(cli, "entrypoint", &o->entrypoint, err);
+    if (e < 0)
+        return e;
+    for (unsigned i = 0; i < o->env.n; i++)
+        if (!strchr(o->env.v[i], '='))
+            return zl_fail(err, ZL_E_USAGE, "--env takes KEY=VALUE, not '%.60s'", o->env.v[i]);
+    struct zl_value *request = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, request, "reference", zl_value_string(a, zl_str(o->tag)));
+    zl_value_set(a, request, "source", zl_value_string(a, zl_str(source)));
+    set_strings(cli, request, "cmd", &o->cmd);
+    set_strings(cli, request, "entrypoint", &o->entrypoint);
+    set_strings(cli, request, "env", &o->env);
+    set_strings(cli, request, "ports", &o->ports);
+    if (o->workdir)
+        zl_value_set(a, request, "workdir", zl_value_string(a, zl_str(o->workdir)));
+    if (o->user)
+        zl_value_set(a, request, "user", zl_value_string(a, zl_str(o->user)));
+    const struct zl_value *done;
+    e = zl_image_work(cli, "import", request, &done, err);
+    if (e < 0)
+        return e;
+    if (done && zl_output_object(cli, done))
+        return 0;
+    zl_say(cli, "%s %s", zl_value_cstr(done, "reference"), zl_value_cstr(done, "digest"));
+    return 0;
+}
+
+struct pull_options {
+    const char *image;
+};
+
+static int pull_one(struct zl_cli *cli, const char *image, struct zl_value *results, struct zl_err *err)
+{
+    struct zl_arena *a = &cli->arena;
+    struct zl_value *request = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, request, "reference", zl_value_string(a, zl_str(image)));
+    const struct zl_value *done;
+    int e = zl_image_work(cli, "pull", request, &done, err);
+    if (e < 0)
+        return zl_wrap(err, e, "pull %s", image);
+    struct zl_value *row = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, row, "reference", zl_value_string(a, zl_value_str(done, "reference")));
+    zl_value_set(a, row, "digest", zl_value_string(a, zl_value_str(done, "digest")));
+    zl_value_append(results, row);
+    return 0;
+}
+
+static int run_pull(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    static const struct zl_column columns[] = { { "REFERENCE", "reference", ZL_COLUMN_CUT, NULL },
+                                                { "DIGEST", "digest", 0, NULL } };
+    static const struct zl_listing listing = { columns, ZL_ARRAY_LEN(columns), "reference", NULL };
+    const struct pull_options *o = options;
+    struct zl_value *results = zl_value_new(&cli->arena, ZL_LIST);
+    struct zl_document doc = { 0 };
+    int e = 0;
+    if (o->image)
+        e = pull_one(cli, o->image, results, err);
+    else
+        e = zl_document_load(cli, NULL, &doc, err);
+    for (unsigned i = 0; e >= 0 && doc.spec && i < doc.spec->services.n; i++) {
+        const struct zl_service *s = doc.spec->services.v[i];
+        bool again = false; /* services may share an image */
+        for (unsigned k = 0; k < i; k++)
+            again |= zl_streq(((struct zl_service *)doc.spec->services.v[k])->image.name, s->image.name);
+        if (!again)
+            e = pull_one(cli, s->image.name, results, err);
+    }
+    if (e >= 0)
+        zl_output_list(cli, &listing, results);
+    return e;
+}
+
+/* ---- tables ---- */
+
+static const struct zl_arg pull_args[] = {
+    { "IMAGE", offsetof(struct pull_options, image), ZL_ARG_OPTIONAL,
+      "a reference; without it every image of the document of this folder", .complete = ZL_COMPLETE_IMAGES },
+};
+static const struct zl_example pull_examples[] = {
+    { "zlayer pull nginx:1.27", "one image" },
+    { "zlayer pull", "all that .zlayer.yml names" },
+};
+const struct zl_cmd zl_cmd_pull = {
+    .name = "pull",
+    .summary = "Pull images from their registries",
+    .details = "Every byte is verified against its digest before it is used.",
+    .group = ZL_GROUP_IMAGES,
+    .flags = ZL_CMD_OUTPUT,
+    ZL_CMD_EXAMPLES(pull_examples),
+    ZL_CMD_ARGS(pull_args),
+    .size = sizeof(struct pull_options),
+    .run = run_pull,
+};
+
+static const struct zl_example ls_examples[] = {
+    { "zlayer image ls", "what is in the store" },
+    { "zlayer image ls -o json", "for programs" },
+};
+static const struct zl_cmd ls = {
+    .name = "ls",
+    .summary = "List the images in the store",
+    .group = ZL_GROUP_IMAGES,
+    .flags = ZL_CMD_OUTPUT,
+    ZL_CMD_EXAMPLES(ls_examples),
+    .run = run_ls,
+};
+
+static const struct zl_arg reference_args[] = {
+    { "IMAGE", offsetof(struct reference_options, reference), 0, "a reference", .complete = ZL_COMPLETE_IMAGES },
+};
+static const struct zl_example inspect_examples[] = { { "zlayer image inspect hello:latest",
+                                                        "its config and layers" } };
+static const struct zl_cmd inspect = {
+    .name = "inspect",
+    .summary = "Show an image's digests, layers and config",
+    .group = ZL_GROUP_IMAGES,
+    .flags = ZL_CMD_OUTPUT,
+    ZL_CMD_EXAMPLES(inspect_examples),
+    ZL_CMD_ARGS(reference_args),
+    .size = sizeof(struct reference_options),
+    .run = run_inspect,
+};
+
+static const struct zl_opt rm_options[] = {
+    { "force", 'f', ZL_OPT_FLAG, offsetof(struct reference_options, force), NULL, "even if a container uses it" },
+};
+static const struct zl_example rm_examples[] = { { "zlayer image rm hello:latest", "and what only it needed" } };
+static const struct zl_cmd rm = {
+    .name = "rm",
+    .summary = "Remove an image",
+    .group = ZL_GROUP_IMAGES,
+    ZL_CMD_EXAMPLES(rm_examples),
+    ZL_CMD_OPTIONS(rm_options),
+    ZL_CMD_ARGS(reference_args),
+    .size = sizeof(struct reference_options),
+    .run = run_rm,
+};
+
+#define AT(field) offsetof(struct import_options, field)
+static const struct zl_opt import_options[] = {
+    { "tag", 't', ZL_OPT_STRING, AT(tag), "NAME", "the image's reference" },
+    { "cmd", 0, ZL_OPT_LIST, AT(cmd), "WORD", "the default command: one word each, or a JSON list" },
+    { "entrypoint", 0, ZL_OPT_LIST, AT(entrypoint), "WORD",
+      "the program that always runs: one word each, or a JSON list" },
+    { "env", 'e', ZL_OPT_LIST, AT(env), "KEY=VALUE", "a variable" },
+    { "port", 'p', ZL_OPT_LIST, AT(ports), "PORT", "a port that it listens on" },
+    { "workdir", 'w', ZL_OPT_STRING, AT(workdir), "DIR", "the working directory" },
+    { "user", 'u', ZL_OPT_STRING, AT(user), "USER", "who it runs as" },
+};
+static const struct zl_arg import_args[] = {
+    { "ROOTFS", AT(source), 0, "a root filesystem: a tar file or a folder", .complete = ZL_COMPLETE_FILES },
+};
+static const struct zl_example import_examples[] = {
+    { "zlayer image import rootfs.tar -t hello --cmd /web", "an image of one layer" },
+    { "zlayer image import ./rootfs -t hello --entrypoint '[\"/web\", \"-v\"]'", "from a folder" },
+};
+static const struct zl_cmd import = {
+    .name = "import",
+    .summary = "Make an image of a root filesystem",
+    .group = ZL_GROUP_IMAGES,
+    .flags = ZL_CMD_OUTPUT,
+    ZL_CMD_EXAMPLES(import_examples),
+    ZL_CMD_OPTIONS(import_options),
+    ZL_CMD_ARGS(import_args),
+    .size = sizeof(struct import_options),
+    .run = run_import,
+};
+
+static const struct zl_cmd *const commands[] = { &ls, &inspect, &import, &rm, NULL };
+const struct zl_cmd zl_cmd_image = {
+    .name = "image",
+    .summary = "Work on the images of this node",
+    .group = ZL_GROUP_IMAGES,
+    ZL_CMD_EXAMPLES(ls_examples),
+    .commands = commands,
+};
