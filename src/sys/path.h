@@ -1,0 +1,14 @@
+/*
+ * Paths from outside, below a folder that is ours: opened without following any link and without leaving the folder,
+ * by openat2 or, on kernels (below 5.6) and under filters without it, part by part. "/" at the start, "." and empty
+ * parts are allowed; ".." is not. Thread: any. Owns: the caller closes descriptors. Fails: -errno; -ELOOP for a link
+ * anywhere in the path, also as its last part.
+ */
+#pragma once
+
+#include "base/macros.h"
+
+/* An empty path is the folder itself. `flags` as open(2)'s, without O_CREAT. */
+int zl_open_beneath(int dir, const char *path, int flags) ZL_MUST;
+/* Opens a folder with O_PATH, making what is missing of it with mode 0755. At most 64 parts. */
+int zl_open_folder_beneath(int dir, const char *path) ZL_MUST;
