@@ -2,14 +2,13 @@
 
 #include "base/alloc.h"
 #include "base/fd.h"
+#include "sys/path.h"
 
 #include <archive_entry.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -109,10 +108,8 @@ static int whiteout(int dir, const char *name)
 static int opaque(const struct zl_unpack *u, int dir, const char *folder)
 {
     for (unsigned i = 0; i < u->nlowers; i++) {
-        struct open_how how = { .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-                                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
         zl_auto_close int lower = zl_openat(AT_FDCWD, u->lowers[i], O_PATH | O_DIRECTORY, 0);
-        int fd = lower < 0 ? lower : (int)syscall(SYS_openat2, lower, *folder ? folder : ".", &how, sizeof how);
+        int fd = lower < 0 ? lower : zl_open_beneath(lower, folder, O_RDONLY | O_DIRECTORY);
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
         if (!d)
             continue; /* that layer has no such folder */
@@ -209,10 +206,8 @@ static int place_hardlink(struct zl_unpack *u, int dir, const char *name, const 
         return r < 0 ? fail(err, r, path, "making the hard link") : 0;
     /* The target is in a layer below: the file comes up as a copy, as overlayfs would make it on a write. */
     for (unsigned i = 0; i < u->nlowers; i++) {
-        struct open_how how = { .flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-                                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
         zl_auto_close int lower = zl_openat(AT_FDCWD, u->lowers[i], O_PATH | O_DIRECTORY, 0);
-        zl_auto_close int from = lower < 0 ? lower : (int)syscall(SYS_openat2, lower, target, &how, sizeof how);
+        zl_auto_close int from = lower < 0 ? lower : zl_open_beneath(lower, target, O_RDONLY | O_NONBLOCK);
         if (from < 0 || fstat(from, &a) < 0 || !S_ISREG(a.st_mode))
             continue;
         zl_auto_close int copy = zl_openat(target_dir, target_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);

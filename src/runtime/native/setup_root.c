@@ -8,9 +8,9 @@
 #include "base/fd.h"
 #include "runtime/native/setup.h"
 #include "sys/ns.h"
+#include "sys/path.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,58 +22,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* Component by component with O_NOFOLLOW, for kernels (below 5.6) and filters without openat2. */
-static int open_stepwise(int root, const char *path, int flags)
-{
-    zl_auto_close int dir = fcntl(root, F_DUPFD_CLOEXEC, 3);
-    struct zl_str rest = zl_str(path);
-    while (dir >= 0 && rest.p && rest.n) {
-        char name[256];
-        struct zl_str part = zl_str_cut(rest, '/', &rest);
-        if (part.n == 0)
-            continue;
-        if (part.n >= sizeof name || zl_str_is(part, ".."))
-            return -ELOOP;
-        memcpy(name, part.p, part.n);
-        name[part.n] = 0;
-        int next = zl_openat(dir, name, (rest.p && rest.n ? O_PATH | O_DIRECTORY : flags) | O_NOFOLLOW, 0);
-        zl_close(dir);
-        dir = next;
-    }
-    struct stat st;
-    if (dir >= 0 && (fstat(dir, &st) < 0 || S_ISLNK(st.st_mode)))
-        return -ELOOP;
-    return ZL_TAKE_FD(dir);
-}
-
-static int open_beneath(int root, const char *path, int flags)
-{
-    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
-                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
-    while (*path == '/')
-        path++;
-    long fd = syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
-    if (fd < 0 && (errno == ENOSYS || errno == EPERM))
-        return open_stepwise(root, path, flags);
-    return fd < 0 ? -errno : (int)fd;
-}
-
-/* Opens the folder `path` below root, making what is missing. */
-static int open_folder(int root, const char *path)
-{
-    int fd = open_beneath(root, path, O_PATH | O_DIRECTORY);
-    if (fd != -ENOENT)
-        return fd;
-    char above[256];
-    const char *slash = strrchr(path, '/');
-    snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
-    zl_auto_close int parent = above[0] ? open_folder(root, above) : open_beneath(root, "", O_PATH | O_DIRECTORY);
-    if (parent < 0)
-        return parent;
-    int r = zl_mkdirat(parent, slash ? slash + 1 : path, 0755);
-    return r < 0 ? r : open_beneath(root, path, O_PATH | O_DIRECTORY);
-}
-
 static int mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
 {
     char path[40];
@@ -84,7 +32,7 @@ static int mount_on(int target, const char *source, const char *type, unsigned l
 static int mount_at(int root, const char *at, const char *type, unsigned long flags, const char *data,
                     struct zl_setup_error *err)
 {
-    zl_auto_close int target = open_folder(root, at);
+    zl_auto_close int target = zl_open_folder_beneath(root, at);
     int r = target < 0 ? target : mount_on(target, type, type, flags, data);
     return r < 0 ? zl_setup_fail(err, r, "mount /%s", at) : 0;
 }
@@ -145,7 +93,7 @@ static int make_devices(int root, struct zl_setup_error *err)
                                             { "/proc/self/fd/1", "stdout" },
                                             { "/proc/self/fd/2", "stderr" },
                                             { "pts/ptmx", "ptmx" } };
-    zl_auto_close int dev = open_folder(root, "dev");
+    zl_auto_close int dev = zl_open_folder_beneath(root, "dev");
     if (dev < 0)
         return zl_setup_fail(err, dev, "open /dev");
     for (size_t i = 0; i < ZL_ARRAY_LEN(nodes); i++)
@@ -168,7 +116,7 @@ static int write_files(const struct zl_job *job, int root, struct zl_setup_error
         const char *path = job->files[i].path, *slash = strrchr(path, '/');
         char above[256];
         snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
-        zl_auto_close int dir = open_folder(root, above[0] == '/' ? above + 1 : above);
+        zl_auto_close int dir = zl_open_folder_beneath(root, above[0] == '/' ? above + 1 : above);
         int r = dir;
         if (dir >= 0) {
             (void)unlinkat(dir, slash + 1, 0);
@@ -209,14 +157,14 @@ static int make_root(const struct zl_job *job, int dir, struct zl_setup_error *e
 static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
 {
     zl_auto_close int root = zl_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    zl_auto_close int null = open_beneath(root, "dev/null", O_PATH);
+    zl_auto_close int null = zl_open_beneath(root, "dev/null", O_PATH);
     struct stat st;
     if (root < 0 || null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
         return zl_setup_fail(err, -EIO, "find /dev/null as it was made");
     char source[40];
     snprintf(source, sizeof source, "/proc/self/fd/%d", null);
     for (const char *const *p = job->masked; *p; p++) {
-        zl_auto_close int at = open_beneath(root, *p, O_PATH);
+        zl_auto_close int at = zl_open_beneath(root, *p, O_PATH);
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
         int r = at < 0 || fstat(at, &st) < 0 ? -EIO
@@ -227,12 +175,12 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
     }
     for (const char *const *p = job->readonly; *p; p++) {
         char self[40];
-        zl_auto_close int at = open_beneath(root, *p, O_PATH);
+        zl_auto_close int at = zl_open_beneath(root, *p, O_PATH);
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
         snprintf(self, sizeof self, "/proc/self/fd/%d", at);
         int r = at < 0 ? at : mount_on(at, self, NULL, MS_BIND | MS_REC, NULL);
-        zl_auto_close int again = r < 0 ? -EBADF : open_beneath(root, *p, O_PATH); /* what is now on top */
+        zl_auto_close int again = r < 0 ? -EBADF : zl_open_beneath(root, *p, O_PATH); /* what is now on top */
         if (r == 0)
             r = again < 0 ? again
                           : mount_on(again, NULL, NULL,

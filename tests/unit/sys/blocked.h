@@ -25,7 +25,8 @@ static inline int blocked_run(int (*body)(void), const long *calls, size_t n)
         }
         code[len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
         struct sock_fprog program = { len, code };
-        if (n && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0))
+        if (n &&
+            (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0))
             _exit(99);
         int line = body();
         _exit(line == 0 ? 0 : line < 90 ? line : 98);

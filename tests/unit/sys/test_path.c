@@ -115,6 +115,7 @@ static void the_same_without_openat2(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(opens_below_only), cmocka_unit_test(the_same_without_openat2) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(opens_below_only),
+                                        cmocka_unit_test(the_same_without_openat2) };
     return cmocka_run_group_tests(tests, make_tree, remove_test_tree);
 }
