@@ -97,7 +97,7 @@ static int expect(struct zl_chunked *c, char ch, char want, enum state next)
 {
     if (ch != want)
         return -EBADMSG;
-    c->state = next;
+    c->state = (uint8_t)next;
     return 0;
 }
 
