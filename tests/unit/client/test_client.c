@@ -115,7 +115,8 @@ static void an_error_reply_becomes_its_code_and_hint(void **state)
     struct server s = { 0 };
     struct zl_arena arena;
     struct zl_err err = { 0 };
-    s.replies[0] = "HTTP/1.1 404 Not Found\r\n\r\n{\"error\":\"no 'x'\",\"code\":\"image_not_found\",\"hint\":\"look\"}";
+    s.replies[0] =
+        "HTTP/1.1 404 Not Found\r\n\r\n{\"error\":\"no 'x'\",\"code\":\"image_not_found\",\"hint\":\"look\"}";
     start(&s);
     zl_arena_init(&arena);
     assert_int_equal(call(&s, &arena, "GET", NULL, NULL, &err), ZL_E_IMAGE_NOT_FOUND);
@@ -251,9 +252,10 @@ static void events_are_joined_and_comments_skipped(void **state)
 {
     for (unsigned step = 0; step < 3; step++) {
         struct server s = { .step = step,
-                            .replies = { "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-                                         ": hello\n\nid: 1\nevent: service\ndata: {\"a\":\ndata: 1}\n\n"
-                                         "data:x\r\n\r\nevent: ready\n\nevent: gone\ndata: {}\n\nevent: cut\ndata: 1\n" } };
+                            .replies = {
+                                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+                                ": hello\n\nid: 1\nevent: service\ndata: {\"a\":\ndata: 1}\n\n"
+                                "data:x\r\n\r\nevent: ready\n\nevent: gone\ndata: {}\n\nevent: cut\ndata: 1\n" } };
         struct zl_client c = { 0 };
         struct zl_err err = { 0 };
         struct zl_str name, data;
