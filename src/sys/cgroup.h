@@ -43,6 +43,8 @@ int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct
 int zl_cgroup_attach(const struct zl_cgroup *g, pid_t pid) ZL_MUST;
 /* SIGKILL to every process in it; once is not enough where cgroup.kill is missing: see zl_cgroup_destroy. */
 int zl_cgroup_kill(const struct zl_cgroup *g);
+/* Any signal, to every process that is in it now. */
+int zl_cgroup_signal(const struct zl_cgroup *g, int signum);
 /* 1: no process is left, 0: there is one. */
 int zl_cgroup_empty(const struct zl_cgroup *g) ZL_MUST;
 /* Kills, waits until it is proven empty (at most timeout_ms), removes. -EBUSY when something would not die. */

@@ -7,6 +7,7 @@
 #include "sys/veth.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -25,6 +26,23 @@ int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...)
     va_end(ap);
     err->code = code;
     return code;
+}
+
+void zl_setup_close_others(const int *keep, size_t n)
+{
+    int from = 3;
+    for (;;) {
+        int next = INT_MAX;
+        for (size_t i = 0; i < n; i++)
+            if (keep[i] >= from && keep[i] < next)
+                next = keep[i];
+        if (next > from && syscall(SYS_close_range, from, next == INT_MAX ? ~0u : (unsigned)next - 1, 0) < 0)
+            for (int fd = from; fd < ZL_MIN(next, 1024); fd++) /* below kernel 5.9 */
+                (void)close(fd);
+        if (next == INT_MAX)
+            return;
+        from = next + 1;
+    }
 }
 
 /* clone3, or clone on a kernel or under a filter that has none. Without CLONE_VM this is a fork with namespaces. */
@@ -109,13 +127,20 @@ int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, str
         ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
         return zl_setup_fail(err, r, "make the pipes"); /* the caller ends; its descriptors with it */
     }
+    /* A descriptor's mount stays that of our namespace, which overlayfs refuses in another; the working directory is
+     * carried over by the kernel. */
+    if (fchdir(dir) < 0) {
+        r = -errno;
+        ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
+        return zl_setup_fail(err, r, "enter the instance folder");
+    }
     s.pid = clone_process(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0)
             _exit(1);
         zl_close(gate[0]);
-        zl_setup_child(job, dir, gate[1], report[1]);
+        zl_setup_child(job, gate[1], report[1]);
     }
     s.gate = gate[0];
     s.report = report[0];

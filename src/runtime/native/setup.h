@@ -26,7 +26,8 @@ struct zl_setup {
     uint64_t start_time;
 };
 
-/* Makes everything up to the gate. `dir`: the instance folder, which has upper/ and work/. */
+/* Makes everything up to the gate. `dir`: the instance folder, which has upper/, work/ and merged/; it becomes the
+ * working directory. */
 int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, struct zl_setup_error *err) ZL_MUST;
 /* Opens the gate and waits until the program runs or has failed to. */
 int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err) ZL_MUST;
@@ -34,9 +35,11 @@ int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err) ZL_MUST;
 void zl_setup_abort(struct zl_setup *s, const char *cgroup_parent);
 
 /* What runs in the child. */
-ZL_NORETURN void zl_setup_child(const struct zl_job *job, int dir, int gate, int report);
+ZL_NORETURN void zl_setup_child(const struct zl_job *job, int gate, int report);
 /* Rights, user and program for a process that is inside the container already; returns only on failure. */
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
 /* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */
 int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
+/* Closes every descriptor from 3 on but these. */
+void zl_setup_close_others(const int *keep, size_t n);
 int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...) ZL_PRINTF(3, 4);

@@ -56,15 +56,26 @@ static void add_groups(const struct zl_buf *group, struct zl_str user, struct id
     }
 }
 
+/* A database of the image: what is no plain file of a sane size (a FIFO would make us wait) counts as absent. */
+static void read_database(const char *path, struct zl_buf *ret)
+{
+    struct stat st;
+    zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > DATABASE_MAX ||
+        zl_buf_try_reserve(ret, (size_t)st.st_size + 1) < 0)
+        return;
+    ssize_t n = zl_read_full(fd, ret->p, (size_t)st.st_size);
+    ret->n = n > 0 ? (size_t)n : 0;
+    ret->p[ret->n] = 0;
+}
+
 /* "user[:group]", each a name of the image's files or a number. */
 static int resolve(const char *spec, struct identity *id, struct zl_setup_error *err)
 {
     zl_auto_buf passwd = ZL_BUF_INIT, group = ZL_BUF_INIT;
     struct zl_str group_name, user = zl_str_cut(zl_str(*spec ? spec : "0"), ':', &group_name);
-    if (zl_read_file(AT_FDCWD, "/etc/passwd", DATABASE_MAX, &passwd) < 0)
-        zl_buf_clear(&passwd);
-    if (zl_read_file(AT_FDCWD, "/etc/group", DATABASE_MAX, &group) < 0)
-        zl_buf_clear(&group);
+    read_database("/etc/passwd", &passwd);
+    read_database("/etc/group", &group);
     bool found = false;
     snprintf(id->home, sizeof id->home, "/");
     for (struct zl_str rest = zl_buf_view(&passwd); rest.p && rest.n && !found;) {

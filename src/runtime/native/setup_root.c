@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "runtime/native/setup.h"
+#include "sys/netlink.h"
 #include "sys/ns.h"
 #include "sys/path.h"
 
@@ -51,7 +52,7 @@ static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *e
         r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "workdir", "work", 0);
     if (r == 0)
         r = syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-    int mnt = r == 0 ? (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0) : -1;
+    int mnt = r == 0 ? (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV) : -1;
     if (mnt >= 0)
         r = syscall(SYS_move_mount, mnt, "", AT_FDCWD, "merged", MOVE_MOUNT_F_EMPTY_PATH);
     int code = r < 0 || mnt < 0 ? -errno : 0;
@@ -76,7 +77,8 @@ static int mount_overlay(const struct zl_job *job, struct zl_setup_error *err)
     }
     if (o.n > 4000)
         return mount_overlay_long(job, err);
-    if (mount("overlay", "merged", "overlay", 0, o.p) < 0)
+    /* A device node of a layer must not open the host's device. */
+    if (mount("overlay", "merged", "overlay", MS_NODEV, o.p) < 0)
         return zl_setup_fail(err, -errno, "mount the overlay root");
     return 0;
 }
@@ -129,12 +131,50 @@ static int write_files(const struct zl_job *job, int root, struct zl_setup_error
     return 0;
 }
 
-static int make_root(const struct zl_job *job, int dir, struct zl_setup_error *err)
+/*
+ * /sys/fs/cgroup as seen from the container's own cgroup namespace, read-only: programs size themselves by it. What the
+ * machine does not have is left out.
+ */
+static int mount_cgroups(int root, struct zl_setup_error *err)
+{
+    static const char *const v1[] = { "memory", "cpu", "cpuacct", "pids", "freezer" };
+    unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
+    zl_auto_close int at = zl_open_beneath(root, "sys/fs/cgroup", O_PATH | O_DIRECTORY);
+    if (at == -ENOENT)
+        return 0;
+    if (at < 0)
+        return zl_setup_fail(err, at, "open /sys/fs/cgroup");
+    zl_auto_buf controllers = ZL_BUF_INIT;
+    ZL_IGNORE(zl_read_file(AT_FDCWD, "/proc/self/cgroup", 1 << 16, &controllers));
+    bool hierarchies = controllers.p && memmem(controllers.p, controllers.n, ":memory:", 8);
+    if (!hierarchies) {
+        int r = mount_on(at, "cgroup", "cgroup2", safe, NULL);
+        return r < 0 && r != -ENODEV ? zl_setup_fail(err, r, "mount /sys/fs/cgroup") : 0;
+    }
+    int r = mount_on(at, "tmpfs", "tmpfs", safe & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
+    for (size_t i = 0; i < ZL_ARRAY_LEN(v1) && r == 0; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "sys/fs/cgroup/%s", v1[i]);
+        zl_auto_close int dir = zl_open_folder_beneath(root, path);
+        if (dir >= 0)
+            ZL_IGNORE(mount_on(dir, "cgroup", "cgroup", safe, v1[i]));
+    }
+    zl_auto_close int top = zl_open_beneath(root, "sys/fs/cgroup", O_PATH | O_DIRECTORY);
+    r = r < 0 ? r : top < 0 ? top : mount_on(top, NULL, NULL, MS_REMOUNT | MS_BIND | safe, NULL);
+    return r < 0 ? zl_setup_fail(err, r, "mount /sys/fs/cgroup") : 0;
+}
+
+static int bring_lo_up(void)
+{
+    zl_auto_close int nl = zl_netlink_open();
+    int lo = nl < 0 ? nl : zl_link_index(nl, "lo");
+    return lo < 0 ? lo : zl_link_up(nl, (unsigned)lo);
+}
+
+static int make_root(const struct zl_job *job, struct zl_setup_error *err)
 {
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return zl_setup_fail(err, -errno, "make the mounts private");
-    if (fchdir(dir) < 0)
-        return zl_setup_fail(err, -errno, "enter the instance folder");
     int r = mount_overlay(job, err);
     if (r < 0)
         return r;
@@ -144,6 +184,7 @@ static int make_root(const struct zl_job *job, int dir, struct zl_setup_error *e
     unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     r = mount_at(root, "proc", "proc", safe, NULL, err);
     r = r < 0 ? r : mount_at(root, "sys", "sysfs", safe | MS_RDONLY, NULL, err);
+    r = r < 0 ? r : mount_cgroups(root, err);
     r = r < 0 ? r : mount_at(root, "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k", err);
     r = r < 0 ? r : make_devices(root, err);
     r = r < 0 ? r : write_files(job, root, err);
@@ -191,7 +232,7 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
-static int to_the_gate(const struct zl_job *job, int dir, int gate, struct zl_setup_error *err)
+static int to_the_gate(const struct zl_job *job, int gate, struct zl_setup_error *err)
 {
     char go;
     if (zl_read_full(gate, &go, 1) != 1)
@@ -202,7 +243,10 @@ static int to_the_gate(const struct zl_job *job, int dir, int gate, struct zl_se
         return zl_setup_fail(err, -errno, "set the host name");
     (void)setsid();
     umask(0022);
-    int r = make_root(job, dir, err);
+    int r = bring_lo_up();
+    if (r < 0)
+        return zl_setup_fail(err, r, "bring lo up");
+    r = make_root(job, err);
     if (r < 0)
         return r;
     /* So that ping needs no NET_RAW. */
@@ -220,14 +264,17 @@ static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
     _exit(1);
 }
 
-void zl_setup_child(const struct zl_job *job, int dir, int gate, int report)
+void zl_setup_child(const struct zl_job *job, int gate, int report)
 {
     struct zl_setup_error err = { 0 };
     int at_the_gate = 0;
     char start;
+    const int keep[] = { gate, report };
+    /* The shim's lock above all: held here it would outlive a killed shim. */
+    zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (to_the_gate(job, dir, gate, &err) < 0)
+    if (to_the_gate(job, gate, &err) < 0)
         give_up(report, &err);
     if (zl_write_full(report, &at_the_gate, sizeof at_the_gate) < 0 || zl_read_full(gate, &start, 1) != 1)
         _exit(1);

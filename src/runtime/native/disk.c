@@ -1,0 +1,236 @@
+#include "runtime/native/disk.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/phase.h"
+#include "codec/value.h"
+#include "runtime/native/job.h"
+#include "sys/cgroup.h"
+#include "sys/netlink.h"
+#include "sys/ns.h"
+#include "sys/process.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <time.h>
+
+enum { RECORD_MAX = 64 * 1024, SETTLE_MS = 10000 };
+
+static const struct zl_parse_limits record_limits = { RECORD_MAX, 8, 1000 };
+
+void zl_rt_meta_print(struct zl_buf *out, const struct zl_rt_spec *spec, uint64_t created_at_ms)
+{
+    struct zl_arena arena;
+    char address[INET_ADDRSTRLEN] = "";
+    zl_arena_init(&arena);
+    struct zl_value *m = zl_value_new(&arena, ZL_MAP);
+    const struct {
+        const char *key, *value;
+    } texts[] = { { "deployment", spec->deployment },
+                  { "service", spec->service },
+                  { "image", spec->image },
+                  { "note", spec->note },
+                  { "address",
+                    spec->address.s_addr ? inet_ntop(AF_INET, &spec->address, address, sizeof address) : "" } };
+    zl_value_set(&arena, m, "version", zl_value_int(&arena, 1));
+    for (size_t i = 0; i < ZL_ARRAY_LEN(texts); i++)
+        zl_value_set(&arena, m, texts[i].key, zl_value_string(&arena, zl_str(texts[i].value ? texts[i].value : "")));
+    zl_value_set(&arena, m, "slot", zl_value_int(&arena, spec->slot));
+    zl_value_set(&arena, m, "generation", zl_value_int(&arena, (int64_t)spec->generation));
+    zl_value_set(&arena, m, "created_ms", zl_value_int(&arena, (int64_t)created_at_ms));
+    zl_json_print(out, m, 0);
+    zl_buf_putc(out, '\n');
+    zl_arena_done(&arena);
+}
+
+static struct zl_value *read_record(int dir, const char *name, struct zl_arena *arena)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    struct zl_parse_error bad;
+    struct zl_value *v;
+    if (zl_read_file(dir, name, RECORD_MAX, &text) < 0 || text.n == 0)
+        return NULL;
+    return zl_json_parse(arena, zl_buf_view(&text), &record_limits, &v, &bad) < 0 ? NULL : v;
+}
+
+static void read_meta(int dir, struct zl_arena *arena, struct zl_rt_instance *i)
+{
+    struct zl_value *m = read_record(dir, "meta.json", arena);
+    i->deployment = zl_value_cstr(m, "deployment");
+    i->service = zl_value_cstr(m, "service");
+    i->image = zl_value_cstr(m, "image");
+    i->note = zl_value_cstr(m, "note");
+    i->slot = (unsigned)zl_value_u64(m, "slot", 0);
+    i->generation = zl_value_u64(m, "generation", 0);
+    i->created_at_ms = zl_value_u64(m, "created_ms", 0);
+    if (inet_pton(AF_INET, zl_value_cstr(m, "address"), &i->address) != 1)
+        i->address.s_addr = 0;
+}
+
+static bool read_exit(int dir, struct zl_arena *arena, struct zl_rt_outcome *ret)
+{
+    struct zl_value *m = read_record(dir, "exit", arena);
+    const char *reason = zl_value_cstr(m, "reason");
+    if (!m)
+        return false;
+    ret->reason = ZL_RT_REASON_RUNTIME_ERROR;
+    for (int r = ZL_RT_REASON_EXITED; r <= (int)ZL_RT_REASON_RUNTIME_ERROR; r++)
+        if (zl_streq(reason, zl_rt_reason_name((enum zl_rt_reason)r)))
+            ret->reason = (enum zl_rt_reason)r;
+    ret->code = (int)(zl_value_u64(m, "code", 255) & 0xffff);
+    ret->signal = (int)(zl_value_u64(m, "signal", 0) & 0x7f);
+    ret->oom_kills = zl_value_u64(m, "oom_kills", 0);
+    ret->finished_at_ms = zl_value_u64(m, "finished_at_ms", 0);
+    return true;
+}
+
+static int write_lost(int dir, struct zl_rt_outcome *o)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    char boot[ZL_BOOT_ID_SIZE] = "", time[ZL_TIME_TEXT_SIZE];
+    ZL_IGNORE(zl_boot_id(boot)); /* an exit record is true in every boot */
+    *o = (struct zl_rt_outcome){ .reason = ZL_RT_REASON_RUNTIME_ERROR, .code = 255, .oom_kills = o->oom_kills };
+    o->finished_at_ms = zl_clock_wall_ms();
+    zl_buf_printf(&b,
+                  "{\"version\":1,\"reason\":\"runtime_error\",\"code\":255,\"signal\":0,\"oom_kills\":%llu,"
+                  "\"finished_at\":\"%s\",\"finished_at_ms\":%llu,\"boot_id\":\"%s\"}\n",
+                  (unsigned long long)o->oom_kills, zl_time_text_s(o->finished_at_ms, time),
+                  (unsigned long long)o->finished_at_ms, boot);
+    return zl_write_file_atomic(dir, "exit", b.p, b.n, 0640, ZL_KILL_PROOF);
+}
+
+/* Runs inside the node's namespace. */
+static int delete_inside(void *arg)
+{
+    zl_auto_close int nl = zl_netlink_open();
+    return nl < 0 ? nl : zl_link_delete(nl, arg);
+}
+
+/* The node's end of its link, by the job that it was made from; an unreadable job means there was none. */
+static void remove_link(int dir)
+{
+    struct zl_arena arena;
+    struct zl_job job;
+    zl_auto_buf bytes = ZL_BUF_INIT;
+    zl_arena_init(&arena);
+    if (zl_read_file(dir, "job", ZL_JOB_MAX, &bytes) == 0 && zl_job_decode(&arena, zl_buf_view(&bytes), &job) == 0 &&
+        job.netns[0]) {
+        zl_auto_close int netns = zl_netns_open(job.netns);
+        if (netns >= 0)
+            ZL_IGNORE(zl_netns_run(netns, delete_inside, (void *)(uintptr_t)job.link));
+    }
+    zl_arena_done(&arena);
+}
+
+/* Ends what a dead shim left: first everything that runs, so that nothing can undo what follows. */
+static int settle(const struct zl_rt_disk *d, int dir, const char *id, struct zl_rt_outcome *o, struct zl_err *err)
+{
+    static const char *const rest[] = { "upper", "work", "merged", "shim.sock", "log.new" };
+    struct zl_arena arena;
+    struct zl_cgroup g;
+    int r = zl_cgroup_find(d->cgroup_parent, id, &g);
+    if (r == 0 && zl_cgroup_oom_kills(&g, &o->oom_kills) < 0)
+        o->oom_kills = 0;
+    r = r < 0 ? r : zl_cgroup_destroy(&g, SETTLE_MS);
+    if (r < 0)
+        return zl_fail_errno(err, ZL_E_RUNTIME, r, "end what is left of instance %s", id);
+    remove_link(dir);
+    zl_phase("settle.ended");
+    zl_arena_init(&arena);
+    bool recorded = read_exit(dir, &arena, o);
+    zl_arena_done(&arena);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(rest); i++)
+        ZL_IGNORE(zl_remove_tree(dir, rest[i])); /* what stays goes with the folder */
+    if (!recorded && (r = write_lost(dir, o)) < 0)
+        return zl_fail(err, r, "record the end of instance %s", id);
+    return 0;
+}
+
+/* Whoever could take the lock knows that no shim has it; it is given back at once, as a shim never gets a second one.
+ */
+static int lock_free(int dir)
+{
+    zl_auto_close int fd = zl_openat(dir, "lock", O_RDWR, 0);
+    if (fd == -ENOENT)
+        return 1;
+    if (fd < 0)
+        return fd;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return 1;
+    return errno == EWOULDBLOCK ? 0 : -errno;
+}
+
+int zl_rt_disk_lock_free(const struct zl_rt_disk *d, const char *id)
+{
+    zl_auto_close int dir = zl_openat(d->containers, id, O_PATH | O_DIRECTORY, 0);
+    if (dir < 0)
+        return dir == -ENOENT ? 1 : dir;
+    return lock_free(dir);
+}
+
+int zl_rt_disk_load(const struct zl_rt_disk *d, const char *id, struct zl_arena *arena, struct zl_rt_instance *ret,
+                    bool *ret_alive, struct zl_err *err)
+{
+    struct zl_rt_instance i = { .state = ZL_RT_EXITED };
+    zl_auto_close int dir = zl_openat(d->containers, id, O_RDONLY | O_DIRECTORY, 0);
+    if (dir < 0)
+        return zl_fail(err, dir, "open instance %s", id);
+    snprintf(i.id, sizeof i.id, "%s", id);
+    read_meta(dir, arena, &i);
+    int dead = lock_free(dir);
+    if (dead < 0)
+        return zl_fail(err, dead, "look at the lock of instance %s", id);
+    if (dead) {
+        int r = settle(d, dir, id, &i.outcome, err);
+        if (r < 0)
+            return r;
+    } else {
+        struct zl_value *s = read_record(dir, "state", arena);
+        i.state = zl_streq(zl_value_cstr(s, "phase"), "running") ? ZL_RT_RUNNING : ZL_RT_CREATED;
+        i.pid = (pid_t)zl_value_u64(s, "pid", 0);
+    }
+    *ret = i;
+    *ret_alive = !dead;
+    return 0;
+}
+
+void zl_rt_disk_sweep(const struct zl_rt_disk *d, const char *name)
+{
+    if (zl_str_starts(zl_str(name), ZL_STR("gone.")))
+        ZL_IGNORE(zl_remove_tree(d->containers, name)); /* tried again at the next start */
+}
+
+int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeout_ms, struct zl_rt_outcome *ret,
+                      struct zl_err *err)
+{
+    struct zl_rt_outcome o = { 0 };
+    struct zl_cgroup g;
+    zl_auto_close int dir = zl_openat(d->containers, id, O_RDONLY | O_DIRECTORY, 0);
+    if (dir == -ENOENT)
+        return 0;
+    if (dir < 0)
+        return zl_fail(err, dir, "open instance %s", id);
+    uint64_t deadline = zl_clock_mono_ms() + timeout_ms;
+    int r = zl_cgroup_find(d->cgroup_parent, id, &g), dead;
+    if (r < 0)
+        return zl_fail(err, r, "find the cgroup of instance %s", id);
+    for (unsigned pause_us = 200; (dead = lock_free(dir)) == 0; pause_us = ZL_MIN(pause_us * 2, 20000u)) {
+        (void)zl_cgroup_kill(&g); /* its shim ends by itself then */
+        if (zl_clock_mono_ms() > deadline)
+            return zl_fail(err, ZL_E_RUNTIME, "the shim of instance %s does not end", id);
+        struct timespec ts = { 0, (long)pause_us * 1000 };
+        (void)nanosleep(&ts, NULL);
+    }
+    r = dead < 0 ? zl_fail(err, dead, "look at the lock of instance %s", id) : settle(d, dir, id, &o, err);
+    if (r < 0)
+        return r;
+    *ret = o;
+    zl_phase("remove.settled");
+    /* Out of sight in one step: a folder that lost half its files would read as an instance of nobody. */
+    char gone[ZL_ID_HEX_SIZE + 8];
+    snprintf(gone, sizeof gone, "gone.%s", id);
+    r = renameat(d->containers, id, d->containers, gone) < 0 ? -errno : zl_remove_tree(d->containers, gone);
+    return r < 0 ? zl_fail(err, r, "remove the folder of instance %s", id) : 0;
+}

@@ -1,0 +1,60 @@
+/*
+ * What agent and shim say to each other: frames of base/frame.h with the magic `ZLSH`, on `shim.sock` (one request a
+ * connection at a time, replies in order) and on the start gate. Numbers are the wire format: never reused, additive.
+ *
+ *   gate:       shim → CREATED(pid, start time) | FAILED(code, text); agent → START; shim → STARTED | FAILED
+ *   shim.sock:  EXEC → OUTPUT(stream, data)* EXEC_EXIT(code, signal) | ERROR
+ *               KILL(signal, all) → OK | ERROR      STATS → STATS      INFO → INFO
+ *               WAIT → EXITED(outcome), once everything of the container is gone and `exit` is written
+ *
+ * Thread: any. Owns: nothing. Fails: as the calls of frame.h.
+ */
+#pragma once
+
+#include "base/frame.h"
+
+enum { ZL_SH_MAGIC = 0x48534c5a, ZL_SH_VERSION = 1, ZL_SH_REQUEST_MAX = 1 << 20, ZL_SH_REPLY_MAX = 1 << 20 };
+
+enum zl_sh_type {
+    ZL_SH_EXEC = 1,
+    ZL_SH_KILL = 2,
+    ZL_SH_STATS = 3,
+    ZL_SH_INFO = 4,
+    ZL_SH_WAIT = 5,
+    ZL_SH_CREATED = 20,
+    ZL_SH_START = 21,
+    ZL_SH_STARTED = 22,
+    ZL_SH_FAILED = 23,
+    ZL_SH_OK = 30,
+    ZL_SH_ERROR = 31,
+    ZL_SH_OUTPUT = 32,
+    ZL_SH_EXITED = 33,
+    ZL_SH_EXEC_EXIT = 36,
+};
+
+enum zl_sh_record {
+    ZL_SH_R_ARG = 1,
+    ZL_SH_R_ENV = 2,
+    ZL_SH_R_CWD = 3,
+    ZL_SH_R_USER = 4,
+    ZL_SH_R_SIGNAL = 10, /* numbers are u64, negative ones in two's complement */
+    ZL_SH_R_ALL = 11,
+    ZL_SH_R_CODE = 12,
+    ZL_SH_R_TEXT = 13,
+    ZL_SH_R_PID = 14,
+    ZL_SH_R_START_TIME = 15,
+    ZL_SH_R_PHASE = 16,  /* "created", "running", "ending" */
+    ZL_SH_R_STREAM = 17, /* 1 or 2 */
+    ZL_SH_R_DATA = 18,
+    ZL_SH_R_REASON = 19, /* "exited", "signal", "oom_killed", "runtime_error" */
+    ZL_SH_R_OOM_KILLS = 20,
+    ZL_SH_R_FINISHED_MS = 21,
+    ZL_SH_R_CPU_USEC = 22,
+    ZL_SH_R_MEMORY = 23,
+    ZL_SH_R_MEMORY_LIMIT = 24,
+    ZL_SH_R_PIDS = 25,
+    ZL_SH_R_SHIM_PID = 26,
+};
+
+/* The descriptors that a shim is started with. */
+enum { ZL_SH_FD_LOCK = 3, ZL_SH_FD_DIR = 4, ZL_SH_FD_LISTEN = 5, ZL_SH_FD_GATE = 6 };
