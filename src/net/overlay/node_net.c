@@ -215,16 +215,25 @@ static int open_outside(struct zl_node_net *nn, const struct zl_node_net_config 
     return r;
 }
 
+/* What can't be understood is not ours and not of use: the sets start empty then, and the caller's sync fills them. */
+static int load_members(struct zl_node_net *nn, struct zl_err *err)
+{
+    zl_auto_buf json = ZL_BUF_INIT;
+    int r = zl_nft_run(nn->netns, "list set inet zlayer members", &json, err);
+    if (r < 0 || zl_members_load(&nn->members, zl_buf_view(&json)) == 0)
+        return r;
+    nn->members.n = 0;
+    return zl_nft_run(nn->netns, "flush set inet zlayer members\nflush map inet zlayer owners\n", NULL, err);
+}
+
 static int open_firewall(struct zl_node_net *nn, struct zl_err *err)
 {
-    zl_auto_buf commands = ZL_BUF_INIT, json = ZL_BUF_INIT;
+    zl_auto_buf commands = ZL_BUF_INIT;
     zl_rules_inside(&commands, &nn->ranges);
     int r = zl_nft_run(nn->netns, commands.p, NULL, err);
-    r = r < 0 ? r : zl_nft_run(nn->netns, "list set inet zlayer members", &json, err);
+    r = r < 0 ? r : load_members(nn, err);
     if (r < 0)
         return r;
-    if (zl_members_load(&nn->members, zl_buf_view(&json)) < 0)
-        return zl_fail(err, ZL_E_NETWORK, "read the members of the network: nft's output is not understood");
     r = repair_services(nn);
     return r < 0 ? zl_fail_errno(err, ZL_E_NETWORK, r, "repair service addresses") : 0;
 }
@@ -310,19 +319,28 @@ static int change_addresses(const struct zl_node_net *nn, const struct zl_member
     return 0;
 }
 
-/* Makes the members `next`, which is emptied into the object on success. */
-static int apply(struct zl_node_net *nn, struct zl_members *next, struct zl_err *err)
+static int change_sets(struct zl_node_net *nn, struct zl_members *next, struct zl_err *err)
 {
     zl_auto_buf commands = ZL_BUF_INIT;
     zl_members_number(next, &nn->members);
     zl_members_diff(&nn->members, next, &commands);
-    if (!commands.n)
-        return 0;
+    return commands.n ? zl_nft_run(nn->netns, commands.p, NULL, err) : 0;
+}
+
+/* Makes the members `next`, which takes the old ones in exchange on success. */
+static int apply(struct zl_node_net *nn, struct zl_members *next, struct zl_err *err)
+{
     int r = change_addresses(nn, next, &nn->members, add_local);
     if (r < 0)
         return zl_fail_errno(err, ZL_E_NETWORK, r, "add a service address");
     zl_phase("net.members");
-    r = zl_nft_run(nn->netns, commands.p, NULL, err);
+    r = change_sets(nn, next, err);
+    /* Somebody else's hand in the sets makes the difference wrong: once more, from what is really there. */
+    if (r == ZL_E_NETWORK && open_firewall(nn, err) == 0) {
+        memset(next->numbers, 0, next->n * sizeof *next->numbers);
+        r = change_addresses(nn, next, &nn->members, add_local);
+        r = r < 0 ? zl_fail_errno(err, ZL_E_NETWORK, r, "add a service address") : change_sets(nn, next, err);
+    }
     if (r < 0) {
         (void)change_addresses(nn, next, &nn->members, remove_local); /* the next open does what this could not */
         return r;

@@ -423,6 +423,39 @@ static void adoption_touches_no_live_traffic(void **state)
     drop_node(nn);
 }
 
+static void another_hand_in_the_sets_is_made_good(void **state)
+{
+    static const char *const hands[] = { "flush set inet zlayer members\n", "delete table inet zlayer\n",
+                                         "add element inet zlayer members { 7 . 10.200.0.7 }\n" };
+    struct zl_node_net *nn = open_node();
+    struct zl_err err = { 0 };
+    struct zl_net_member m[] = { { ip("10.201.0.1"), "shop" },
+                                 { ip("10.200.0.2"), "shop" },
+                                 { ip("10.200.0.3"), "blog" } };
+    struct in_addr service = ip("10.201.0.1");
+    int a = new_replica(nn, "r2", "10.200.0.2"), c = new_replica(nn, "r3", "10.200.0.3");
+    for (size_t i = 0; i < ZL_ARRAY_LEN(hands); i++) {
+        assert_ok(zl_node_net_sync(nn, m, 3, &err), &err);
+        assert_ok(zl_nft_run(zl_node_net_fd(nn), hands[i], NULL, &err), &err);
+        if (i == 2) { /* what has no deployment is met by the next open */
+            zl_node_net_close(nn);
+            nn = open_node();
+        } else { /* what is missing by the next change */
+            struct in_addr last = ip("10.200.0.3");
+            assert_ok(zl_node_net_remove(nn, &last, 1, &err), &err);
+        }
+        assert_ok(zl_node_net_sync(nn, m, 3, &err), &err);
+        int proxy = zl_node_net_listen(nn, ZL_NET_INSIDE, &service, 80, &err);
+        assert_ok(proxy, &err);
+        assert_int_equal(try_connect(a, "10.201.0.1", 80, 2000), 0);
+        assert_refused(c, "10.201.0.1", 80);
+        zl_close(proxy);
+    }
+    zl_close(a);
+    zl_close(c);
+    drop_node(nn);
+}
+
 static int crashed_run(const char *phase)
 {
     pid_t pid = fork();
@@ -574,6 +607,7 @@ int main(int argc, char **argv)
         CLEAN(reaches_outward_under_the_hosts_address),
         CLEAN(adoption_touches_no_live_traffic),
         CLEAN(a_kill_anywhere_is_repaired),
+        CLEAN(another_hand_in_the_sets_is_made_good),
         CLEAN(two_agents_share_ip_forward),
         CLEAN(a_taken_port_is_seen),
     };
