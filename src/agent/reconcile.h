@@ -1,8 +1,9 @@
 /*
  * Desired against actual: one pure step. The driver builds both from the store, the parsed documents, the instances'
  * folders and the proxy's board, calls the step after every event and at `plan.wake_ms`, and carries the actions out.
- * Everything the step must remember between calls is in its input (and there on disk, or harmless to forget), so that a
- * new agent goes on where a killed one was.
+ * A start, also of a restart, waits for its service's dependencies; a condition holds when one instance of the
+ * dependency fulfils it. Everything the step must remember between calls is in its input (and there on disk, or
+ * harmless to forget), so that a new agent goes on where a killed one was.
  *
  * Times are milliseconds of one monotonic clock; the driver turns wall times found on disk into it (clamped to 1..now;
  * 0 means never). Actions repeat until their effect shows in `actual`; carrying one out twice must do no harm.
@@ -154,7 +155,8 @@ enum {
     ZL_BACKOFF_MAX_MS = 60000,
     ZL_BACKOFF_RESET_MS = 60000,
     ZL_KILL_AGAIN_MS = 5000,
-    ZL_ENDED_KEPT = 3, /* a slot */
+    ZL_ENDED_KEPT = 3,   /* a slot */
+    ZL_GRACE_MS = 30000, /* of instances that no document knows */
 };
 
 void zl_reconcile_step(struct zl_arena *arena, const struct zl_reconcile_desired *desired,

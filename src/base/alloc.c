@@ -57,6 +57,7 @@ char *zl_xstrndup(const char *s, size_t n)
     return copy;
 }
 
+static char *vprint(struct zl_arena *arena, const char *fmt, va_list ap) ZL_PRINTF(2, 0);
 static char *vprint(struct zl_arena *arena, const char *fmt, va_list ap)
 {
     va_list again;

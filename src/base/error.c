@@ -64,6 +64,8 @@ int zl_error_retryable(int code)
 }
 
 static void fill(struct zl_err *err, int code, int cause, const char *origin, const char *fmt, va_list ap)
+    ZL_PRINTF(5, 0);
+static void fill(struct zl_err *err, int code, int cause, const char *origin, const char *fmt, va_list ap)
 {
     err->code = code;
     err->cause = cause;

@@ -145,13 +145,14 @@ enum zl_style zl_state_style(struct zl_str s)
     static const struct {
         const char *name;
         enum zl_style style;
-    } rows[] = { { "ready", ZL_GREEN },     { "running", ZL_GREEN },    { "healthy", ZL_GREEN },
-                 { "ok", ZL_GREEN },        { "yes", ZL_GREEN },        { "failed", ZL_RED },
-                 { "unhealthy", ZL_RED },   { "error", ZL_RED },        { "no", ZL_RED },
-                 { "missing", ZL_RED },     { "pending", ZL_YELLOW },   { "pulling", ZL_YELLOW },
-                 { "creating", ZL_YELLOW }, { "starting", ZL_YELLOW },  { "stopping", ZL_YELLOW },
-                 { "warning", ZL_YELLOW },  { "deploying", ZL_YELLOW }, { "exited", ZL_DIM },
-                 { "stopped", ZL_DIM } };
+    } rows[] = { { "ready", ZL_GREEN },     { "running", ZL_GREEN },     { "healthy", ZL_GREEN },
+                 { "ok", ZL_GREEN },        { "yes", ZL_GREEN },         { "failed", ZL_RED },
+                 { "unhealthy", ZL_RED },   { "error", ZL_RED },         { "no", ZL_RED },
+                 { "unreachable", ZL_RED }, { "pending", ZL_YELLOW },    { "pulling", ZL_YELLOW },
+                 { "creating", ZL_YELLOW }, { "starting", ZL_YELLOW },   { "stopping", ZL_YELLOW },
+                 { "warning", ZL_YELLOW },  { "warn", ZL_YELLOW },       { "fail", ZL_RED },
+                 { "pull_failed", ZL_RED }, { "depend_failed", ZL_RED }, { "backoff", ZL_RED },
+                 { "degraded", ZL_YELLOW }, { "exited", ZL_DIM },        { "stopped", ZL_DIM } };
     for (unsigned i = 0; i < ZL_ARRAY_LEN(rows); i++)
         if (zl_str_is(s, rows[i].name))
             return rows[i].style;

@@ -208,7 +208,7 @@ static int decode(struct zl_exchange *x, struct zl_err *err)
     zl_buf_add(&x->body, x->raw.p, n);
     zl_buf_drop(&x->raw, n);
     x->left -= x->counted ? n : 0;
-    x->ended = x->counted && !x->left;
+    x->ended |= x->counted && !x->left;
     return 0;
 }
 

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { GROUP_DEPTH_MAX = 16 };
 static const char *const controller_names[ZL_CONTROLLER_COUNT] = { "", "memory", "cpu", "cpuacct", "pids", "freezer" };
 
 static int read_value(const char *dir, const char *file, struct zl_buf *ret)
@@ -101,8 +102,41 @@ int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret)
     return 0;
 }
 
-/* v2: the controllers must be enabled in every group above. A group with processes refuses that (-EBUSY). */
-static int enable_controllers(const struct zl_cgroup *g, const char *parent)
+static bool has_word(const struct zl_buf *b, const char *word)
+{
+    for (struct zl_str rest = zl_str_n(b->p, strcspn(b->p, "\n")); rest.p;)
+        if (zl_str_is(zl_str_cut(rest, ' ', &rest), word))
+            return true;
+    return false;
+}
+
+/*
+ * v2: a controller must be switched on in every group above. A group with processes in it refuses that (-EBUSY) unless
+ * it is the machine's root, as in a container of its own; what is on already is left alone, so that such a place works
+ * where somebody has prepared it. Statistics want all three controllers, but only a limit that is asked for insists.
+ */
+static int enable_controllers_in(const char *dir, const struct zl_cgroup_limits *l)
+{
+    const struct {
+        const char *name, *on;
+        bool needed;
+    } wanted[] = { { "memory", "+memory", l->memory_bytes },
+                   { "cpu", "+cpu", l->cpu_quota_us },
+                   { "pids", "+pids", l->pids } };
+    zl_auto_buf there = ZL_BUF_INIT, on = ZL_BUF_INIT;
+    int r = read_value(dir, "cgroup.controllers", &there);
+    r = r < 0 ? r : read_value(dir, "cgroup.subtree_control", &on);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(wanted) && r == 0; i++) {
+        if (has_word(&on, wanted[i].name))
+            continue;
+        int w =
+            has_word(&there, wanted[i].name) ? write_value(dir, "cgroup.subtree_control", wanted[i].on) : -EOPNOTSUPP;
+        r = w < 0 && wanted[i].needed ? w : 0;
+    }
+    return r;
+}
+
+static int enable_controllers(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *l)
 {
     char above[192];
     const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
@@ -110,10 +144,9 @@ static int enable_controllers(const struct zl_cgroup *g, const char *parent)
     if (!tail || tail == dir)
         return -EINVAL;
     snprintf(above, sizeof above, "%.*s", (int)(tail - dir - 1), dir);
-    const char *wanted = "+memory +cpu +pids";
-    int r = write_value(above, "cgroup.subtree_control", wanted);
+    int r = enable_controllers_in(above, l);
     snprintf(above, sizeof above, "%.*s", (int)(tail - dir + (ptrdiff_t)strlen(parent)), dir);
-    return r < 0 ? r : write_value(above, "cgroup.subtree_control", wanted);
+    return r < 0 ? r : enable_controllers_in(above, l);
 }
 
 static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
@@ -162,7 +195,7 @@ int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct
     }
     if (g->layout != ZL_CGROUP_V2)
         return set_v1(g, limits);
-    int r = enable_controllers(g, parent);
+    int r = enable_controllers(g, parent, limits);
     return r < 0 ? r : set_v2(g, limits);
 }
 
@@ -176,35 +209,61 @@ int zl_cgroup_attach(const struct zl_cgroup *g, pid_t pid)
     return 0;
 }
 
+/* Counts the processes of a group and of those below it, which a process may have made, and signals each. */
+static int each_pid_below(const char *dir, int signum, unsigned *count, int depth)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    int r = read_value(dir, "cgroup.procs", &b);
+    /* -EOPNOTSUPP: a threaded group; its processes are those of the group above. */
+    if (r < 0)
+        return r == -ENOENT || r == -ENODEV || r == -EOPNOTSUPP ? 0 : r;
+    for (struct zl_str rest = zl_buf_view(&b); rest.p && rest.n;) {
+        uint64_t pid;
+        if (zl_parse_u64(zl_str_cut(rest, '\n', &rest), 1, INT32_MAX, &pid) < 0)
+            continue;
+        (*count)++;
+        if (signum)
+            (void)kill((pid_t)pid, signum);
+    }
+    DIR *d = depth < GROUP_DEPTH_MAX ? opendir(dir) : NULL;
+    struct dirent *e;
+    while (d && r == 0 && (e = readdir(d)) != NULL) {
+        if (e->d_type != DT_DIR || zl_streq(e->d_name, ".") || zl_streq(e->d_name, ".."))
+            continue;
+        zl_auto_free char *below = zl_xasprintf("%s/%s", dir, e->d_name);
+        r = each_pid_below(below, signum, count, depth + 1);
+    }
+    if (d)
+        closedir(d);
+    return r;
+}
+
 /* The hierarchies in which a process could be left: all of them, as a v1 process may have been moved in one only. */
 static int each_pid(const struct zl_cgroup *g, int signum, unsigned *count)
 {
     *count = 0;
-    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
-        zl_auto_buf b = ZL_BUF_INIT;
-        int r = g->dir[c][0] ? read_value(g->dir[c], "cgroup.procs", &b) : -ENOENT;
-        if (r == -ENOENT || r == -ENODEV)
-            continue;
-        if (r < 0)
-            return r;
-        for (struct zl_str rest = zl_buf_view(&b); rest.p && rest.n;) {
-            uint64_t pid;
-            if (zl_parse_u64(zl_str_cut(rest, '\n', &rest), 1, INT32_MAX, &pid) < 0)
-                continue;
-            (*count)++;
-            if (signum)
-                (void)kill((pid_t)pid, signum);
-        }
-    }
-    return 0;
+    int r = 0;
+    for (int c = 0; c < ZL_CONTROLLER_COUNT && r == 0; c++)
+        r = g->dir[c][0] ? each_pid_below(g->dir[c], signum, count, 0) : 0;
+    return r;
 }
 
 int zl_cgroup_kill(const struct zl_cgroup *g)
 {
     unsigned count;
-    if (g->dir[ZL_CONTROLLER_UNIFIED][0])
-        (void)write_value(g->dir[ZL_CONTROLLER_UNIFIED], "cgroup.kill", "1"); /* kernel 5.14 */
-    return each_pid(g, SIGKILL, &count);
+    if (g->dir[ZL_CONTROLLER_UNIFIED][0] &&
+        write_value(g->dir[ZL_CONTROLLER_UNIFIED], "cgroup.kill", "1") == 0) /* kernel 5.14 */
+        return each_pid(g, SIGKILL, &count);
+    /* Frozen, a group can't make processes faster than they are killed; they end when it thaws. */
+    const char *unified = g->dir[ZL_CONTROLLER_UNIFIED], *freezer = g->dir[ZL_CONTROLLER_FREEZER];
+    bool frozen = freezer[0] && write_value(freezer, "freezer.state", "FROZEN") == 0;
+    bool stopped = unified[0] && write_value(unified, "cgroup.freeze", "1") == 0;
+    int r = each_pid(g, SIGKILL, &count);
+    if (frozen)
+        (void)write_value(freezer, "freezer.state", "THAWED");
+    if (stopped)
+        (void)write_value(unified, "cgroup.freeze", "0");
+    return r;
 }
 
 int zl_cgroup_signal(const struct zl_cgroup *g, int signum)
@@ -228,14 +287,14 @@ int zl_cgroup_empty(const struct zl_cgroup *g)
     return r < 0 ? r : count == 0;
 }
 
-/* A process may have made groups below its own: they go first, deepest first. */
+/* Groups below go first, deepest first. */
 static int remove_group(const char *dir, int depth)
 {
     if (rmdir(dir) == 0 || errno == ENOENT)
         return 0;
     if (errno != EBUSY && errno != ENOTEMPTY)
         return -errno;
-    DIR *d = depth < 16 ? opendir(dir) : NULL;
+    DIR *d = depth < GROUP_DEPTH_MAX ? opendir(dir) : NULL;
     if (!d)
         return -EBUSY;
     struct dirent *e;

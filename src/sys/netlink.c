@@ -53,11 +53,50 @@ static void attr_end(struct request *r, struct rtattr *a)
     a->rta_len = (uint16_t)((char *)r + r->h.nlmsg_len - (char *)a);
 }
 
+/*
+ * Walks messages and their attributes: the macros of the kernel's headers let the rest wrap around where a length is
+ * not aligned, and cast without regard to alignment (which the buffers here have).
+ */
+static const struct nlmsghdr *next_message(char **p, size_t *left)
+{
+    const struct nlmsghdr *h = (const void *)*p;
+    if (*left < sizeof *h || h->nlmsg_len < sizeof *h || h->nlmsg_len > *left)
+        return NULL;
+    size_t n = ZL_MIN((size_t)NLMSG_ALIGN(h->nlmsg_len), *left);
+    *p += n;
+    *left -= n;
+    return h;
+}
+
+struct attrs {
+    const char *p;
+    size_t left;
+};
+
+/* The attributes behind a head of this size, which the caller knows is there. */
+static struct attrs attrs_of(const struct nlmsghdr *h, size_t head)
+{
+    size_t skip = ZL_MIN((size_t)NLMSG_SPACE(head), (size_t)h->nlmsg_len);
+    return (struct attrs){ (const char *)h + skip, h->nlmsg_len - skip };
+}
+
+static const struct rtattr *next_attr(struct attrs *a)
+{
+    const struct rtattr *x = (const void *)a->p;
+    if (a->left < sizeof *x || x->rta_len < sizeof *x || x->rta_len > a->left)
+        return NULL;
+    size_t n = ZL_MIN((size_t)RTA_ALIGN(x->rta_len), a->left);
+    a->p += n;
+    a->left -= n;
+    return x;
+}
+
 static int parse_reply(char *buf, size_t n, uint32_t seq, int (*fn)(void *, const struct nlmsghdr *), void *arg,
                        int *result)
 {
     size_t left = n;
-    for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)buf; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+    const struct nlmsghdr *h;
+    while ((h = next_message(&buf, &left)) != NULL) {
         if (h->nlmsg_seq != seq)
             continue; /* of an earlier request that timed out */
         if (h->nlmsg_type == NLMSG_DONE)
@@ -148,8 +187,9 @@ static int take_link(void *arg, const struct nlmsghdr *h)
         return 0;
     const struct ifinfomsg *info = NLMSG_DATA(h);
     f->index = info->ifi_index;
-    unsigned left = h->nlmsg_len - (unsigned)NLMSG_LENGTH(sizeof *info);
-    for (const struct rtattr *a = IFLA_RTA(info); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+    struct attrs attrs = attrs_of(h, sizeof *info);
+    const struct rtattr *a;
+    while ((a = next_attr(&attrs)) != NULL) {
         if (a->rta_type == IFLA_ADDRESS && RTA_PAYLOAD(a) == 6) {
             memcpy(f->mac, RTA_DATA(a), 6);
             f->has_mac = true;
@@ -240,8 +280,9 @@ static int take_addr(void *arg, const struct nlmsghdr *h)
     if (h->nlmsg_type != RTM_NEWADDR || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct ifaddrmsg)))
         return 0;
     const struct ifaddrmsg *msg = NLMSG_DATA(h);
-    unsigned left = h->nlmsg_len - (unsigned)NLMSG_LENGTH(sizeof *msg);
-    for (const struct rtattr *a = IFA_RTA(msg); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+    struct attrs attrs = attrs_of(h, sizeof *msg);
+    const struct rtattr *a;
+    while ((a = next_attr(&attrs)) != NULL) {
         if (a->rta_type == IFA_LOCAL && RTA_PAYLOAD(a) == sizeof(struct in_addr)) {
             struct in_addr addr;
             memcpy(&addr, RTA_DATA(a), sizeof addr);
@@ -298,8 +339,9 @@ static int take_route(void *arg, const struct nlmsghdr *h)
     struct zl_route route = { .prefix = msg->rtm_dst_len,
                               .onlink = msg->rtm_flags & RTNH_F_ONLINK,
                               .unreachable = msg->rtm_type != RTN_UNICAST };
-    unsigned left = h->nlmsg_len - (unsigned)NLMSG_LENGTH(sizeof *msg);
-    for (const struct rtattr *a = RTM_RTA(msg); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+    struct attrs attrs = attrs_of(h, sizeof *msg);
+    const struct rtattr *a;
+    while ((a = next_attr(&attrs)) != NULL) {
         void *to = a->rta_type == RTA_DST       ? (void *)&route.dst
                    : a->rta_type == RTA_GATEWAY ? (void *)&route.via
                    : a->rta_type == RTA_PREFSRC ? (void *)&route.src

@@ -128,8 +128,11 @@ int zl_nft_forward_drops(char *ret, size_t size)
         ssize_t n = recv(fd, buf, sizeof buf, 0);
         if (n < 0)
             return -errno;
-        size_t left = (size_t)n;
-        for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+        const struct nlmsghdr *h;
+        for (size_t at = 0; at + sizeof *h <= (size_t)n; at += NLMSG_ALIGN((size_t)h->nlmsg_len)) {
+            h = (const void *)(buf + at);
+            if (h->nlmsg_len < sizeof *h || h->nlmsg_len > (size_t)n - at)
+                return -EPROTO;
             if (h->nlmsg_type == NLMSG_DONE)
                 return found;
             if (h->nlmsg_type == NLMSG_ERROR && h->nlmsg_len >= NLMSG_LENGTH(sizeof(struct nlmsgerr)))

@@ -12,6 +12,7 @@
 #include "net/proxy/snapshot.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { ZL_PX_THREADS_MAX = 16 };
@@ -40,8 +41,8 @@ struct zl_px_slot {
 
 struct zl_px_board {
     uint32_t magic, version;
-    _Atomic uint32_t threads; /* of the running proxy; 0: none has come up */
-    uint32_t zero;
+    _Atomic uint32_t threads;    /* of the running proxy; 0: none has come up */
+    _Atomic uint32_t slots_used; /* all slots from here on were never given out; their pages stay untouched */
     char pad[48];
     struct zl_px_thread_line thread[ZL_PX_THREADS_MAX];
     struct zl_px_slot slot[ZL_PX_SLOTS];

@@ -40,7 +40,8 @@ struct zl_px_in {
     int fd; /* -EBADF when none came */
 };
 
-/* One message with up to two numbers (record 0: none), a text or NULL, a descriptor or a negative number. */
+/* One message with up to one number (record 0: none), a text or NULL, a descriptor or a negative number.
+ * Waits for up to two seconds when the other end does not read; -ETIMEDOUT then. */
 int zl_px_send(int sock, uint16_t type, uint16_t record, uint64_t value, const char *text, int fd) ZL_MUST;
 int zl_px_send_hello(int sock, uint64_t pid, uint64_t threads, uint64_t number) ZL_MUST;
 /* -EAGAIN on a non-blocking socket with nothing there. */

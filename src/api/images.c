@@ -1,0 +1,154 @@
+/* Images: what the store has, and jobs of zl-image whose events are passed on as they come. */
+#include "api/api_priv.h"
+
+#include "aio/child.h"
+#include "base/fd.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+void api_image_list(struct api_request *q)
+{
+    struct zl_items items;
+    struct zl_err err = { 0 };
+    if (zl_store_list(zl_agent_store(q->api->agent), &q->arena, &items, &err) < 0) {
+        api_fail(q, &err);
+    } else {
+        struct zl_value *list = zl_value_new(&q->arena, ZL_LIST);
+        for (unsigned i = 0; i < items.n; i++)
+            zl_value_append(list, zl_print(&q->arena, &zl_type_image_record, items.v[i]));
+        api_reply(q, 200, list);
+    }
+    api_request_free(q);
+}
+
+void api_image_get(struct api_request *q)
+{
+    struct zl_image_record *record;
+    struct zl_err err = { 0 };
+    if (zl_store_find(zl_agent_store(q->api->agent), &q->arena, q->param, &record, &err) < 0)
+        api_fail(q, &err);
+    else
+        api_reply(q, 200, zl_print(&q->arena, &zl_type_image_record, record));
+    api_request_free(q);
+}
+
+void api_image_delete(struct api_request *q)
+{
+    struct zl_err err = { 0 };
+    uint64_t freed = 0;
+    const char *force = api_query(q, "force");
+    bool forced = force && (zl_streq(force, "1") || zl_streq(force, "true"));
+    if (zl_store_remove(zl_agent_store(q->api->agent), q->param, forced, &freed, &err) < 0) {
+        api_fail(q, &err);
+    } else {
+        struct zl_value *v = zl_value_new(&q->arena, ZL_MAP);
+        zl_value_set(&q->arena, v, "freed_bytes", zl_value_int(&q->arena, (int64_t)freed));
+        api_reply(q, 200, v);
+    }
+    api_request_free(q);
+}
+
+struct job {
+    struct api_request *q;
+    struct zl_watch *watch;
+    int out;
+};
+
+static void job_gone(void *arg)
+{
+    ((struct job *)arg)->q->x = NULL; /* the work goes on: the next request finds it done */
+}
+
+static void job_readable(void *arg, int events)
+{
+    struct job *j = arg;
+    char buf[16384];
+    (void)events;
+    ssize_t n = read(j->out, buf, sizeof buf);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n > 0) {
+        if (j->q->x)
+            (void)zl_http_reply_write(j->q->x, zl_str_n(buf, (size_t)n));
+        return;
+    }
+    zl_watch_free(j->watch);
+    zl_close(j->out);
+    if (j->q->x)
+        zl_http_reply_end(j->q->x);
+    api_request_free(j->q);
+    free(j);
+}
+
+static void run_job(struct api_request *q, const struct zl_value *request)
+{
+    struct zl_err err = { 0 };
+    zl_auto_buf text = ZL_BUF_INIT;
+    int out[2] = { -EBADF, -EBADF };
+    struct job *j = zl_xcalloc(1, sizeof *j);
+    zl_json_print(&text, request, 0);
+    zl_auto_close int in = zl_sealed_memfd("image-job", text.p, text.n);
+    int r = in < 0 ? in : lseek(in, 0, SEEK_SET) < 0 || pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
+    const char *program = zl_agent_image_program(q->api->agent);
+    const char *argv[] = { "zl-image", "--data-dir", zl_agent_home(q->api->agent)->data, NULL };
+    struct zl_child_fd fds[] = { { in, 0 }, { out[1], 1 } };
+    struct zl_child_options o = {
+        .path = program, .argv = argv, .envp = (const char *const *)environ, .fds = fds, .nfds = 2
+    };
+    if (r == 0)
+        ZL_IGNORE(zl_set_nonblock(out[1], false)); /* the job's end waits */
+    r = r < 0 ? r : zl_child_spawn(zl_agent_loop(q->api->agent), &o, NULL);
+    zl_close(out[1]);
+    j->q = q;
+    j->out = out[0];
+    r = r < 0 ? r : zl_watch_new(zl_agent_loop(q->api->agent), out[0], ZL_READABLE, job_readable, j, &j->watch);
+    if (r < 0) {
+        zl_close(out[0]);
+        free(j);
+        zl_fail(&err, r, "start %s", program);
+        api_fail(q, &err);
+        api_request_free(q);
+        return;
+    }
+    zl_http_on_gone(q->x, job_gone, j);
+    zl_http_reply_begin(q->x, 200, "application/x-ndjson");
+}
+
+static struct zl_value *request_of(struct api_request *q, const char *verb, const char *reference)
+{
+    struct zl_value *v = zl_value_new(&q->arena, ZL_MAP);
+    zl_value_set(&q->arena, v, "verb", zl_value_string(&q->arena, zl_str(verb)));
+    zl_value_set(&q->arena, v, "reference", zl_value_string(&q->arena, zl_value_str(q->body, reference)));
+    return v;
+}
+
+static void copy_keys(struct api_request *q, struct zl_value *v, const char *const *keys)
+{
+    for (; *keys; keys++) {
+        const struct zl_value *from = zl_value_get(q->body, *keys);
+        if (!from)
+            continue;
+        struct zl_value *copy = zl_arena_alloc(&q->arena, sizeof *copy);
+        *copy = *from;
+        copy->next = NULL;
+        zl_value_set(&q->arena, v, *keys, copy);
+    }
+}
+
+void api_image_pull(struct api_request *q)
+{
+    static const char *const keys[] = { "policy", NULL };
+    struct zl_value *v = request_of(q, "pull", "reference");
+    copy_keys(q, v, keys);
+    run_job(q, v);
+}
+
+void api_image_import(struct api_request *q)
+{
+    static const char *const keys[] = { "source", "cmd", "entrypoint", "env", "ports", "workdir", "user", NULL };
+    struct zl_value *v = request_of(q, "import", "tag");
+    copy_keys(q, v, keys);
+    run_job(q, v);
+}

@@ -1,0 +1,44 @@
+/*
+ * The contract of the API: one row a route, for server, client and documents. Thread: any. Owns: constant data.
+ * Fails: zl_route_find answers NULL, and says whether another method would have done.
+ */
+#pragma once
+
+#include "base/str.h"
+
+enum zl_handler {
+    ZL_H_LIVE,
+    ZL_H_STATUS,
+    ZL_H_DEPLOYMENT_LIST,
+    ZL_H_DEPLOYMENT_GET,
+    ZL_H_DEPLOYMENT_PUT,
+    ZL_H_DEPLOYMENT_DELETE,
+    ZL_H_DEPLOYMENT_STOP,
+    ZL_H_DEPLOYMENT_EVENTS,
+    ZL_H_DEPLOYMENT_LEASE,
+    ZL_H_DEPLOYMENT_LOGS,
+    ZL_H_DEPLOYMENT_EXEC,
+    ZL_H_CONTAINER_LIST,
+    ZL_H_IMAGE_LIST,
+    ZL_H_IMAGE_GET,
+    ZL_H_IMAGE_DELETE,
+    ZL_H_IMAGE_PULL,
+    ZL_H_IMAGE_IMPORT,
+    ZL_H_COUNT
+};
+
+enum zl_permission { ZL_PERM_NONE, ZL_PERM_READ, ZL_PERM_WRITE };
+
+struct zl_route {
+    const char *method, *path; /* "{name}" matches one segment */
+    enum zl_permission permission;
+    bool stream;
+    enum zl_handler handler;
+    const char *doc;
+};
+
+extern const struct zl_route zl_routes[ZL_H_COUNT];
+
+/* `ret_param`: what the path's one {…} matched, still percent-encoded; p NULL when it has none. */
+const struct zl_route *zl_route_find(struct zl_str method, struct zl_str path, struct zl_str *ret_param,
+                                     bool *ret_path_known);
