@@ -55,6 +55,7 @@ void zl_agent_scale_down(struct zl_agent *a, const char *deployment, const char 
 
 /* What there is, as the API shows it. NULL when there is no such deployment. */
 struct zl_value *zl_agent_show_deployment(struct zl_agent *a, struct zl_arena *arena, const char *name);
+bool zl_agent_has_deployment(struct zl_agent *a, const char *name);
 struct zl_value *zl_agent_show_deployments(struct zl_agent *a, struct zl_arena *arena);
 struct zl_value *zl_agent_show_containers(struct zl_agent *a, struct zl_arena *arena);
 struct zl_value *zl_agent_show_store(struct zl_agent *a, struct zl_arena *arena);

@@ -107,6 +107,11 @@ struct zl_value *zl_agent_show_deployment(struct zl_agent *a, struct zl_arena *a
     return d ? show_deployment(a, arena, d) : NULL;
 }
 
+bool zl_agent_has_deployment(struct zl_agent *a, const char *name)
+{
+    return zl_state_deployment(zl_cluster_state(a->cluster), name) != NULL;
+}
+
 struct zl_value *zl_agent_show_deployments(struct zl_agent *a, struct zl_arena *arena)
 {
     const struct zl_state *s = zl_cluster_state(a->cluster);

@@ -148,7 +148,7 @@ void api_image_pull(struct api_request *q)
 void api_image_import(struct api_request *q)
 {
     static const char *const keys[] = { "source", "cmd", "entrypoint", "env", "ports", "workdir", "user", NULL };
-    struct zl_value *v = request_of(q, "import", "tag");
+    struct zl_value *v = request_of(q, "import", "reference");
     copy_keys(q, v, keys);
     run_job(q, v);
 }

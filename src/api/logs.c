@@ -175,6 +175,8 @@ static void look(void *arg)
     struct follow *f = arg;
     zl_agent_each_instance(f->q->api->agent, f->q->param, look_at, f);
     f->first = false;
+    if (!zl_agent_has_deployment(f->q->api->agent, f->q->param))
+        f->follow = false; /* what is there already is the end of it */
     if (f->follow)
         zl_timer_set(f->timer, LOOK_MS);
     pump_all(f);

@@ -1,6 +1,7 @@
 /*
  * A foreground `up`: three streams of the agent (lease, events, logs) and the signals, in one poll loop. An agent that
- * dies is started again by the next call; logs go on behind their cursors.
+ * dies is started again by the next call; logs go on behind their cursors. Events end when it is ready or has failed;
+ * from then on the services are looked at every LOOK_MS, until a stop begins a new story.
  *
  *   RUNNING ──first signal, or a failure before ready──► STOPPING ──second signal──► KILLING
  *      └──────────────── gone ─────────────────────────────┴───── gone ─────────────────┴──► the end
@@ -23,6 +24,7 @@
 
 enum phase { RUNNING, STOPPING, KILLING };
 enum stream { LEASE, EVENTS, LOGS, STREAMS };
+enum { LOOK_MS = 2000 };
 
 struct session {
     struct zl_cli *cli;
@@ -35,6 +37,9 @@ struct session {
     int signal; /* the first that came */
     enum phase phase;
     bool existed, was_ready, failed, gone;
+    bool told;     /* the events came to their end */
+    bool unread;   /* a stream had its turn and holds more lines, which poll does not see */
+    char *trouble; /* what was said last about services that are not ready */
 };
 
 static void close_streams(struct session *s)
@@ -63,6 +68,35 @@ static int open_stream(struct session *s, enum stream which, struct zl_err *err)
     return zl_stream_open(s->client, "GET", zl_deployment_path(s->cli, s->name, path.p), NULL, &s->streams[which], err);
 }
 
+/* Services that stopped being ready after all of them were: each change is said once. */
+static void look(struct session *s)
+{
+    struct zl_arena arena;
+    zl_arena_init(&arena);
+    struct zl_value *d = NULL;
+    zl_auto_buf text = ZL_BUF_INIT;
+    const char *path = zl_deployment_path(s->cli, s->name, "");
+    const struct zl_value *services =
+        zl_client_call(s->client, &arena, "GET", path, NULL, &d, NULL) < 0 ? NULL : zl_value_get(d, "services");
+    for (const struct zl_value *v = services ? services->first : NULL; v; v = v->next) {
+        const char *status = zl_value_cstr(v, "status"), *message = zl_value_cstr(v, "message");
+        if (zl_streq(status, "ready") || zl_streq(status, "stopped"))
+            continue;
+        zl_buf_printf(&text, "%s%s: %s", text.n ? "; " : "", zl_value_cstr(v, "name"), status);
+        if (message[0])
+            zl_buf_printf(&text, " (%s)", message);
+    }
+    if (services && !zl_streq(text.p ? text.p : "", s->trouble ? s->trouble : "")) {
+        zl_progress_note(&s->progress, "%s", text.n ? text.p : "all services are ready again");
+        free(s->trouble);
+        s->trouble = zl_xstrdup(text.p ? text.p : "");
+        s->failed |= strstr(s->trouble, "backoff") || strstr(s->trouble, "failed");
+        if (!text.n)
+            s->failed = false;
+    }
+    zl_arena_done(&arena);
+}
+
 /* Where the logs of replicas end that ran before this command: they are not its news. */
 static void skip_old_logs(struct session *s)
 {
@@ -82,6 +116,7 @@ static int send_stop(struct session *s, bool kill, struct zl_err *err)
 {
     const char *path = zl_deployment_path(s->cli, s->name, kill ? "?timeout_s=0" : "");
     int e = zl_client_call(s->client, &s->cli->arena, "DELETE", path, NULL, NULL, err);
+    s->told = false;
     if (e == ZL_E_NOT_FOUND) {
         s->gone = true;
         return 0;
@@ -117,6 +152,7 @@ static int on_event(struct session *s, struct zl_str name, struct zl_str data, s
     case ZL_OUTCOME_NONE:
         return 0;
     case ZL_OUTCOME_READY:
+        s->told = true;
         zl_progress_done(&s->progress);
         if (!s->was_ready && s->phase == RUNNING)
             zl_note(s->cli, "'%s' is ready; Ctrl+C stops it", s->name);
@@ -126,7 +162,7 @@ static int on_event(struct session *s, struct zl_str name, struct zl_str data, s
         s->gone = true;
         return 0;
     case ZL_OUTCOME_FAILED:
-        s->failed = true;
+        s->failed = s->told = true;
         if (s->was_ready || s->existed || s->phase != RUNNING)
             return 0; /* the others go on */
         s->phase = STOPPING;
@@ -141,7 +177,7 @@ static int drain(struct session *s, enum stream which, struct zl_err *err)
 {
     struct zl_stream *stream = s->streams[which];
     struct zl_str line, data;
-    int r;
+    int r = 0;
     for (unsigned budget = 20000; budget; budget--) { /* then the others have their turn */
         r = which == EVENTS ? zl_stream_event(stream, 0, &line, &data, NULL) : zl_stream_line(stream, 0, &line, NULL);
         if (r != 1)
@@ -154,6 +190,7 @@ static int drain(struct session *s, enum stream which, struct zl_err *err)
         if (e < 0)
             return e;
     }
+    s->unread |= r == 1;
     if (which == LOGS) {
         if (s->logs.out.n || s->logs.err.n)
             zl_progress_clear(&s->progress);
@@ -165,7 +202,7 @@ static int drain(struct session *s, enum stream which, struct zl_err *err)
 static int open_missing(struct session *s, struct zl_err *err)
 {
     for (unsigned i = 0; i < STREAMS; i++) {
-        if (s->streams[i])
+        if (s->streams[i] || (i == EVENTS && s->told) || (i == LEASE && s->phase != RUNNING))
             continue;
         int e = open_stream(s, i, err);
         if (e == ZL_E_NOT_FOUND) {
@@ -181,6 +218,7 @@ static int open_missing(struct session *s, struct zl_err *err)
 static int loop(struct session *s, struct zl_err *err)
 {
     unsigned lost = 0;
+    uint64_t looked = 0;
     while (!s->gone) {
         int e = open_missing(s, err);
         if (e < 0)
@@ -189,21 +227,28 @@ static int loop(struct session *s, struct zl_err *err)
             break;
         struct pollfd p[STREAMS + 1] = { { .fd = s->signals, .events = POLLIN } };
         for (unsigned i = 0; i < STREAMS; i++)
-            p[i + 1] = (struct pollfd){ .fd = zl_stream_fd(s->streams[i]), .events = POLLIN };
-        if (poll(p, STREAMS + 1, -1) < 0)
+            p[i + 1] = (struct pollfd){ .fd = s->streams[i] ? zl_stream_fd(s->streams[i]) : -1, .events = POLLIN };
+        if (poll(p, STREAMS + 1, s->unread ? 0 : s->told ? LOOK_MS : -1) < 0)
             continue;
+        bool unread = s->unread;
+        s->unread = false;
+        uint64_t now = zl_clock_mono_ms();
+        if (s->told && s->phase == RUNNING && now - looked >= LOOK_MS) {
+            looked = now;
+            look(s);
+        }
         if (p[0].revents && (e = on_signal(s, err)) < 0)
             return e;
         bool ended = false;
         for (unsigned i = 0; i < STREAMS && !s->gone; i++) {
-            if (!p[i + 1].revents)
+            if (!s->streams[i] || (!p[i + 1].revents && !unread))
                 continue;
             e = drain(s, i, err);
             if (e < 0)
                 return e;
             if (e == 0) {
                 s->streams[i] = zl_stream_free(s->streams[i]);
-                ended = true;
+                ended |= i != EVENTS || !s->told;
             }
         }
         lost = ended ? lost + 1 : 0;
@@ -275,6 +320,7 @@ int zl_deploy_attached(struct zl_cli *cli, const struct zl_deploy *options, cons
     drain_logs(&s);
     close_streams(&s);
     zl_logview_done(&s.logs);
+    free(s.trouble);
     (void)zl_close(s.signals);
     if (e < 0)
         return e;
