@@ -39,6 +39,8 @@ static void need_records(const struct zl_items *records, struct needed *blobs, s
         const struct zl_image_record *r = records->v[i];
         need(blobs, r->digest);
         need(blobs, r->config);
+        if (r->manifest)
+            need(blobs, r->manifest);
         for (unsigned k = 0; k < r->layers.n; k++)
             need(blobs, r->layers.v[k]);
         for (unsigned k = 0; k < r->chain_ids.n; k++)
@@ -46,9 +48,26 @@ static void need_records(const struct zl_items *records, struct needed *blobs, s
     }
 }
 
-static int need_leases(const struct zl_store *s, struct needed *layers)
+/* Each line of a file names a digest that is needed. A file that is gone needs nothing. */
+static int need_lines(int dir, const char *file, struct needed *set)
 {
-    int fd = zl_openat(s->dir, "leases", O_RDONLY | O_DIRECTORY, 0);
+    zl_auto_buf text = ZL_BUF_INIT;
+    int r = zl_read_file(dir, file, 1 << 20, &text);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    for (struct zl_str rest = zl_buf_view(&text); rest.p && rest.n;) {
+        char line[80];
+        struct zl_str digest = zl_str_cut(rest, '\n', &rest);
+        snprintf(line, sizeof line, "%.*s", (int)ZL_MIN(digest.n, sizeof line - 1), digest.p);
+        need(set, line);
+    }
+    return 0;
+}
+
+/* The lines of folder/<entry><below> of each entry. */
+static int need_folder(const struct zl_store *s, const char *folder, const char *below, struct needed *set)
+{
+    int fd = zl_openat(s->dir, folder, O_RDONLY | O_DIRECTORY, 0);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     if (!d) {
         zl_close(fd);
@@ -57,21 +76,19 @@ static int need_leases(const struct zl_store *s, struct needed *layers)
     struct dirent *e;
     int r = 0;
     while (r == 0 && (e = readdir(d)) != NULL) {
-        zl_auto_buf text = ZL_BUF_INIT;
+        char file[300];
         if (e->d_name[0] == '.')
             continue;
-        r = zl_read_file(dirfd(d), e->d_name, 1 << 20, &text);
-        if (r == -ENOENT)
-            r = 0;
-        for (struct zl_str rest = zl_buf_view(&text); rest.p && rest.n;) {
-            char line[80];
-            struct zl_str chain = zl_str_cut(rest, '\n', &rest);
-            snprintf(line, sizeof line, "%.*s", (int)ZL_MIN(chain.n, sizeof line - 1), chain.p);
-            need(layers, line);
-        }
+        snprintf(file, sizeof file, "%s%s", e->d_name, below);
+        r = need_lines(dirfd(d), file, set);
     }
     closedir(d);
     return r;
+}
+
+static int need_leases(const struct zl_store *s, struct needed *layers)
+{
+    return need_folder(s, "leases", "", layers);
 }
 
 static int sweep(int dir, const char *folder, struct needed *set, uint64_t *freed)
@@ -111,6 +128,8 @@ static int collect_locked(const struct zl_store *s, uint64_t *freed, struct zl_e
     if (r == 0) {
         need_records(&records, &blobs, &layers);
         r = need_leases(s, &layers);
+        r = r < 0 ? r : need_folder(s, "staging", "/keep", &layers);
+        r = r < 0 ? r : need_folder(s, "staging", "/keep", &blobs);
         r = r < 0 ? r : sweep(s->dir, "layers", &layers, freed);
         r = r < 0 ? r : sweep(s->dir, "blobs/sha256", &blobs, freed);
         if (r < 0)

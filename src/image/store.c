@@ -18,6 +18,7 @@ enum { RECORD_MAX = 1 << 20 };
 static const struct zl_field record_fields[] = {
     { .name = "reference", .kind = ZL_K_STRING, .offset = AT(reference), .flags = ZL_F_REQUIRED },
     { .name = "digest", .kind = ZL_K_STRING, .offset = AT(digest), .flags = ZL_F_REQUIRED },
+    { .name = "manifest", .kind = ZL_K_STRING, .offset = AT(manifest), .flags = ZL_F_OMIT },
     { .name = "config", .kind = ZL_K_STRING, .offset = AT(config), .flags = ZL_F_REQUIRED },
     { .name = "size_bytes", .kind = ZL_K_INT, .offset = AT(size_bytes), .min = 0, .max = INT64_MAX },
     { .name = "created_ms", .kind = ZL_K_INT, .offset = AT(created_ms), .min = 0, .max = INT64_MAX },
@@ -29,6 +30,7 @@ static const struct zl_field record_fields[] = {
     { .name = "cmd", .kind = ZL_K_STRINGS, .offset = AT(cmd) },
     { .name = "env", .kind = ZL_K_STRINGS, .offset = AT(env) },
     { .name = "ports", .kind = ZL_K_STRINGS, .offset = AT(ports) },
+    { .name = "labels", .kind = ZL_K_STRINGS, .offset = AT(labels), .flags = ZL_F_OMIT },
     { .name = "workdir", .kind = ZL_K_STRING, .offset = AT(workdir), .flags = ZL_F_OMIT },
     { .name = "user", .kind = ZL_K_STRING, .offset = AT(user), .flags = ZL_F_OMIT },
     { .name = "stop_signal", .kind = ZL_K_STRING, .offset = AT(stop_signal), .flags = ZL_F_OMIT },
@@ -38,7 +40,7 @@ const struct zl_type zl_type_image_record = ZL_TYPE("an image record", struct zl
 
 int zl_store_open(const char *data_dir, struct zl_store *ret, struct zl_err *err)
 {
-    static const char *const folders[] = { "blobs", "blobs/sha256", "refs", "layers", "staging", "leases" };
+    static const char *const folders[] = { "blobs", "blobs/sha256", "refs", "layers", "staging", "leases", "locks" };
     struct zl_store s = { .dir = -EBADF };
     if ((size_t)snprintf(s.path, sizeof s.path, "%s/images", data_dir) >= sizeof s.path)
         return zl_fail(err, -ENAMETOOLONG, "open the image store below %s", data_dir);

@@ -1,7 +1,8 @@
 /*
  * The image store below <data>/images: blobs by digest, one record a reference, unpacked layers by ChainID, leases of
  * what containers use. Several processes use it at once; all changes are renames, so kill -9 leaves old or new.
- *   blobs/sha256/<hex>  refs/<escaped reference>  layers/<chain hex>/  staging/<job>/  leases/<holder>  lock
+ *   blobs/sha256/<hex>  refs/<escaped reference>  layers/<chain hex>/  staging/<job>/  leases/<holder>  locks/  lock
+ * A job that is at work names what it needs in staging/<job>/keep, a line a digest; the collector keeps that too.
  * Readers take the lock shared, the collector takes it alone.
  * Thread: any; a zl_store one at a time. Owns: records belong to the arena. Fails: zl_err.
  */
@@ -17,7 +18,8 @@ struct zl_store {
 
 struct zl_image_record {
     const char *reference; /* canonical: docker.io/library/nginx:latest */
-    const char *digest;    /* of the manifest */
+    const char *digest;    /* of what the reference names: a manifest, or an index */
+    const char *manifest;  /* of the manifest that was chosen from the index; NULL when `digest` is it */
     const char *config;    /* its digest */
     int64_t size_bytes;    /* of the blobs */
     int64_t created_ms;    /* when it came here, wall clock */
@@ -25,6 +27,7 @@ struct zl_image_record {
     struct zl_strings layers;    /* blob digests, lowest first */
     struct zl_strings chain_ids; /* "sha256:…", lowest first */
     struct zl_strings entrypoint, cmd, env, ports;
+    struct zl_strings labels; /* "key=value" */
     const char *workdir, *user, *stop_signal;
 };
 extern const struct zl_type zl_type_image_record;

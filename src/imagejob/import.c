@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/phase.h"
+#include "imagejob/confine.h"
 #include "imagejob/folder_tar.h"
 #include "imagejob/job.h"
 #include "spec/reference.h"
@@ -152,7 +153,7 @@ static int write_image(struct zl_image_job *job, const char *reference, const st
     zl_phase("import.commit");
     r = zl_store_put(&job->store, &record, err);
     if (r == 0)
-        zl_image_job_done(job, &record);
+        zl_image_job_done(job, &record, NULL);
     return r;
 }
 
@@ -166,6 +167,9 @@ int zl_import(struct zl_image_job *job, struct zl_err *err)
                        ref.digest[0] ? "it has a digest" : why);
     struct zl_layer layer;
     struct stat st;
+    int r = zl_confine(&job->store, source, err);
+    if (r < 0)
+        return r;
     zl_auto_close int blob = stage(job, source, err);
     if (blob < 0)
         return blob;
@@ -174,7 +178,7 @@ int zl_import(struct zl_image_job *job, struct zl_err *err)
     zl_auto_close int lock = zl_store_lock(&job->store, false);
     if (lock < 0)
         return zl_fail(err, lock, "lock the image store");
-    int r = zl_image_job_unpack(job, blob, "", NULL, 0, NULL, NULL, &layer, err);
+    r = zl_image_job_unpack(job, blob, "", NULL, 0, NULL, NULL, &layer, err);
     r = r < 0 ? r : zl_image_job_keep_blob(job, "layer", layer.blob, err);
     return r < 0 ? r : write_image(job, zl_reference_print(&ref, text), &layer, (uint64_t)st.st_size, err);
 }

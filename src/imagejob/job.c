@@ -88,15 +88,30 @@ void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t
     event(job, &line);
 }
 
-void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r)
+void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning)
 {
     zl_auto_buf line = ZL_BUF_INIT;
     zl_buf_puts(&line, "{\"event\":\"done\",\"reference\":");
     zl_json_string(&line, zl_str(r->reference));
     zl_buf_puts(&line, ",\"digest\":");
     zl_json_string(&line, zl_str(r->digest));
+    if (warning) {
+        zl_buf_puts(&line, ",\"warning\":");
+        zl_json_string(&line, zl_str(warning));
+    }
     zl_buf_putc(&line, '}');
     event(job, &line);
+}
+
+int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    for (unsigned i = 0; i < n; i++)
+        zl_buf_printf(&text, "%s\n", digests[i]);
+    /* Under the lock: a collector that did not see the file is through when it is there. */
+    zl_auto_close int lock = zl_store_lock(&job->store, false);
+    int r = lock < 0 ? lock : zl_write_file_atomic(job->staging, "keep", text.p, text.n, 0600, ZL_KILL_PROOF);
+    return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep what the job needs") : 0;
 }
 
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err)
@@ -113,7 +128,7 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
 {
     zl_digest_of(p, n, digest);
     zl_auto_close int blobs = zl_openat(job->store.dir, "blobs/sha256", O_RDONLY | O_DIRECTORY, 0);
-    int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_KILL_PROOF);
+    int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_POWER_PROOF);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;
 }
 

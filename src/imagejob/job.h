@@ -20,7 +20,8 @@ struct zl_image_job {
 int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err) ZL_MUST;
 void zl_image_job_close(struct zl_image_job *job);
 void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total);
-void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r);
+/* `warning`: what the user should know beside it, or NULL. */
+void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning);
 
 /* Unpacks a verified or still to be verified blob (open at its start) as the layer above `below` ("": the lowest) and
  * commits it when its digests are right: wanted_blob and wanted_diff may be NULL (import: whatever they are). */
@@ -33,7 +34,10 @@ int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, c
 /* Puts bytes into the store as a blob; gives its digest. */
 int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
                           struct zl_err *err) ZL_MUST;
+/* Protects these digests from the collector while the job lives; what is there afterwards stays. */
+int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err) ZL_MUST;
 /* Moves a file of the staging folder to its place among the blobs. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
 
+int zl_pull(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_import(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

@@ -46,7 +46,7 @@ static int run(struct zl_image_job *job, struct zl_err *err)
     static const struct {
         const char *verb;
         int (*fn)(struct zl_image_job *job, struct zl_err *err);
-    } verbs[] = { { "import", zl_import }, { "remove", remove_image } };
+    } verbs[] = { { "pull", zl_pull }, { "import", zl_import }, { "remove", remove_image } };
     int r = read_request(job, err);
     if (r < 0)
         return r;

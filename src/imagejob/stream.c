@@ -5,7 +5,6 @@
 #include "base/fd.h"
 
 #include <isa-l/igzip_lib.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -20,7 +19,7 @@ struct zl_stream {
     int fd;
     enum form form;
     bool in_end, done;
-    EVP_MD_CTX *raw, *plain;
+    struct zl_digest *raw, *plain;
     struct inflate_state gzip;
     ZSTD_DStream *zstd;
     size_t zstd_more; /* what the decoder still expects; 0 between frames */
@@ -29,58 +28,20 @@ struct zl_stream {
     unsigned char in[IN_SIZE], out[OUT_SIZE];
 };
 
-static EVP_MD_CTX *sha256(void)
-{
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    zl_assert(c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1);
-    return c;
-}
-
-static char *hex(EVP_MD_CTX *c, char ret[ZL_DIGEST_SIZE])
-{
-    unsigned char raw[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
-    zl_assert(EVP_DigestFinal_ex(c, raw, &n) == 1 && n == 32);
-    snprintf(ret, ZL_DIGEST_SIZE, "sha256:");
-    for (unsigned i = 0; i < n; i++)
-        snprintf(ret + 7 + 2 * i, 3, "%02x", raw[i]);
-    return ret;
-}
-
-char *zl_digest_of(const void *p, size_t n, char ret[ZL_DIGEST_SIZE])
-{
-    EVP_MD_CTX *c = sha256();
-    EVP_DigestUpdate(c, p, n);
-    hex(c, ret);
-    EVP_MD_CTX_free(c);
-    return ret;
-}
-
-char *zl_chain_id(const char *below, const char *diff_id, char ret[ZL_DIGEST_SIZE])
-{
-    char text[2 * ZL_DIGEST_SIZE + 2];
-    if (!below[0]) {
-        snprintf(ret, ZL_DIGEST_SIZE, "%s", diff_id);
-        return ret;
-    }
-    int n = snprintf(text, sizeof text, "%s %s", below, diff_id);
-    return zl_digest_of(text, (size_t)n, ret);
-}
-
 struct zl_stream *zl_stream_new(int fd)
 {
     struct zl_stream *s = zl_xcalloc(1, sizeof *s);
     s->fd = fd;
-    s->raw = sha256();
-    s->plain = sha256();
+    s->raw = zl_digest_new();
+    s->plain = zl_digest_new();
     return s;
 }
 
 struct zl_stream *zl_stream_free(struct zl_stream *s)
 {
     if (s) {
-        EVP_MD_CTX_free(s->raw);
-        EVP_MD_CTX_free(s->plain);
+        zl_digest_free(s->raw);
+        zl_digest_free(s->plain);
         ZSTD_freeDStream(s->zstd);
         free(s);
     }
@@ -98,7 +59,7 @@ static int fill(struct zl_stream *s, struct zl_err *err)
     s->in_n = (size_t)n;
     s->in_total += (size_t)n;
     s->in_end = (size_t)n < sizeof s->in;
-    EVP_DigestUpdate(s->raw, s->in, (size_t)n);
+    zl_digest_add(s->raw, s->in, (size_t)n);
     return 0;
 }
 
@@ -193,7 +154,7 @@ ssize_t zl_stream_read(struct zl_stream *s, const void **ret, struct zl_err *err
         s->done = n == 0;
         return n;
     }
-    EVP_DigestUpdate(s->plain, *ret, (size_t)n);
+    zl_digest_add(s->plain, *ret, (size_t)n);
     s->out_total += (size_t)n;
     if (s->out_total > (64u << 20) && s->out_total / RATIO_MAX > s->in_total)
         return zl_fail(err, ZL_E_LIMIT, "a layer unpacks to more than %d times its size", RATIO_MAX);
@@ -214,7 +175,7 @@ int zl_stream_finish(struct zl_stream *s, char blob[ZL_DIGEST_SIZE], char diff_i
         if (r < 0)
             return r;
     }
-    hex(s->raw, blob);
-    hex(s->plain, diff_id);
+    zl_digest_finish(s->raw, blob);
+    zl_digest_finish(s->plain, diff_id);
     return 0;
 }

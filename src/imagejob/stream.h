@@ -6,11 +6,11 @@
 #pragma once
 
 #include "base/error.h"
+#include "imagejob/digest.h"
 
 #include <sys/types.h>
 
 struct zl_stream;
-enum { ZL_DIGEST_SIZE = 72 }; /* "sha256:" and 64 hex digits */
 
 struct zl_stream *zl_stream_new(int fd);
 struct zl_stream *zl_stream_free(struct zl_stream *s);
@@ -19,8 +19,3 @@ ssize_t zl_stream_read(struct zl_stream *s, const void **ret, struct zl_err *err
 /* Reads what is left and gives both digests. */
 int zl_stream_finish(struct zl_stream *s, char blob[ZL_DIGEST_SIZE], char diff_id[ZL_DIGEST_SIZE],
                      struct zl_err *err) ZL_MUST;
-
-/* The digest of bytes in memory; returns ret. */
-char *zl_digest_of(const void *p, size_t n, char ret[ZL_DIGEST_SIZE]);
-/* The ChainID of a layer on top of `below` ("" for the lowest): OCI image-spec, config.md. Returns ret. */
-char *zl_chain_id(const char *below, const char *diff_id, char ret[ZL_DIGEST_SIZE]);

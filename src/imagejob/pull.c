@@ -1,0 +1,321 @@
+/*
+ * pull: what a reference names becomes a record and layers of the store. Reference → manifest (through an index) →
+ * config → layers → record; nothing is visible as an image before the last step.
+ */
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/phase.h"
+#include "imagejob/confine.h"
+#include "imagejob/job.h"
+#include "imagejob/layers.h"
+#include "imagejob/registry.h"
+#include "oci/config.h"
+#include "oci/platform.h"
+#include "spec/reference.h"
+
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { STALL_S = 30 };
+
+enum policy { ALWAYS, NEWER, IF_NOT_PRESENT, NEVER, POLICIES };
+static const char *const policy_names[] = { "always", "newer", "if_not_present", "never" };
+
+struct pull {
+    struct zl_image_job *job;
+    struct zl_reference ref;
+    char text[ZL_REFERENCE_TEXT_SIZE];
+    enum policy policy;
+    struct zl_registry *registry;
+    atomic_bool stop;
+    const char *digest;          /* of what the reference names */
+    const char *manifest_digest; /* of the manifest, the same unless it was chosen from an index */
+    struct zl_oci_manifest manifest;
+    struct zl_oci_config config;
+    uint64_t documents; /* bytes of manifest, index and config */
+};
+
+static int parse_policy(const char *text, enum policy *ret, struct zl_err *err)
+{
+    if (!*text)
+        text = "always";
+    for (int i = 0; i < POLICIES; i++)
+        if (zl_streq(text, policy_names[i])) {
+            *ret = (enum policy)i;
+            return 0;
+        }
+    return zl_hint(err, zl_fail(err, ZL_E_INVALID, "'%.40s' is no pull policy", text),
+                   "there are always, newer, if_not_present and never");
+}
+
+/* The record that is here, when all its layers are. */
+static struct zl_image_record *present(struct pull *p)
+{
+    struct zl_image_record *r;
+    if (zl_store_find(&p->job->store, &p->job->arena, p->text, &r, NULL) < 0)
+        return NULL;
+    for (unsigned i = 0; i < r->chain_ids.n; i++)
+        if (!zl_store_has_layer(&p->job->store, r->chain_ids.v[i]))
+            return NULL;
+    return r;
+}
+
+/* Chooses from an index, and from one index more below it. */
+static int descend(struct pull *p, unsigned depth, struct zl_registry_manifest *body, struct zl_err *err)
+{
+    struct zl_arena *a = &p->job->arena;
+    struct zl_oci_platform host = zl_oci_platform_host();
+    const struct zl_oci_descriptor *d = zl_oci_platform_choose(&p->manifest, &host);
+    if (!d) {
+        zl_auto_buf has = ZL_BUF_INIT, mine = ZL_BUF_INIT;
+        for (unsigned i = 0; i < p->manifest.n && has.n < 100; i++) {
+            zl_buf_puts(&has, i ? ", " : "");
+            zl_oci_platform_print(&p->manifest.items[i].platform, &has);
+        }
+        zl_oci_platform_print(&host, &mine);
+        return zl_fail(err, ZL_E_BAD_IMAGE, "it has no image for %s, only for: %.150s", mine.p,
+                       has.n ? has.p : "nothing");
+    }
+    if (depth == ZL_OCI_INDEX_DEPTH_MAX)
+        return zl_fail(err, ZL_E_BAD_IMAGE, "its index names an index that names an index");
+    struct zl_registry_manifest m;
+    int r = zl_registry_manifest(p->registry, d->digest, false, &m, err);
+    if (r < 0)
+        return zl_wrap(err, r, "fetch the manifest %.19s…", d->digest);
+    zl_buf_done(&body->body);
+    *body = m;
+    if (m.body.n != (uint64_t)d->size)
+        return zl_fail(err, ZL_E_DIGEST, "the manifest %.19s… has %zu bytes, its index says %lld", d->digest, m.body.n,
+                       (long long)d->size);
+    p->manifest_digest = d->digest;
+    char digest[ZL_DIGEST_SIZE];
+    r = zl_oci_manifest_parse(a, zl_buf_view(&m.body), m.content_type, &p->manifest, err);
+    r = r < 0 ? r : zl_image_job_put_blob(p->job, m.body.p, m.body.n, digest, err);
+    p->documents += m.body.n;
+    return r < 0 ? zl_wrap(err, r, "the manifest %.19s…", d->digest) : 0;
+}
+
+/* 1: what is here is what the registry has; 0: p->manifest is read. */
+static int fetch_manifest(struct pull *p, const struct zl_image_record *here, struct zl_err *err)
+{
+    struct zl_arena *a = &p->job->arena;
+    struct zl_registry_manifest m;
+    char digest[ZL_DIGEST_SIZE];
+    const char *name = p->ref.digest[0] ? p->ref.digest : p->ref.tag;
+    if (here) {
+        if (zl_streq(p->ref.digest, here->digest))
+            return 1;
+        int r = zl_registry_manifest(p->registry, name, true, &m, err);
+        if (r < 0 && r != ZL_E_REGISTRY) /* a registry that refuses HEAD may still answer GET */
+            return zl_wrap(err, r, "look at the manifest");
+        if (r == 0 && zl_streq(m.digest, here->digest))
+            return 1;
+        *err = (struct zl_err){ 0 };
+    }
+    int r = zl_registry_manifest(p->registry, name, false, &m, err);
+    if (r < 0)
+        return zl_wrap(err, r, "fetch the manifest");
+    zl_phase("pull.manifest");
+    p->digest = p->manifest_digest = zl_arena_strdup(a, m.digest);
+    p->documents = m.body.n;
+    r = zl_image_job_keep(p->job, &p->digest, 1, err);
+    r = r < 0 ? r : zl_oci_manifest_parse(a, zl_buf_view(&m.body), m.content_type, &p->manifest, err);
+    r = r < 0 ? r : zl_image_job_put_blob(p->job, m.body.p, m.body.n, digest, err);
+    for (unsigned depth = 0; r == 0 && p->manifest.kind == ZL_OCI_INDEX; depth++)
+        r = descend(p, depth, &m, err);
+    zl_buf_done(&m.body);
+    return r;
+}
+
+static int fetch_config(struct pull *p, struct zl_err *err)
+{
+    const struct zl_oci_descriptor *d = &p->manifest.config;
+    char digest[ZL_DIGEST_SIZE];
+    zl_auto_buf text = ZL_BUF_INIT;
+    zl_auto_close int fd = zl_openat(p->job->staging, "config", O_RDWR | O_CREAT | O_TRUNC, 0644);
+    int r = fd < 0 ? zl_fail(err, fd, "make a staging file")
+                   : zl_registry_blob(p->registry, d->digest, (uint64_t)d->size, fd, NULL, NULL, err);
+    if (r == 0 && (r = zl_read_file(p->job->staging, "config", ZL_OCI_DOCUMENT_MAX, &text)) < 0)
+        zl_fail(err, r, "read the config");
+    r = r < 0 ? r : zl_oci_config_parse(&p->job->arena, zl_buf_view(&text), &p->config, err);
+    r = r < 0 ? r : zl_image_job_put_blob(p->job, text.p ? text.p : "", text.n, digest, err);
+    if (r < 0)
+        return zl_wrap(err, r, "fetch the config %.19s…", d->digest);
+    p->documents += text.n;
+    if (p->config.diff_ids.n != p->manifest.n)
+        return zl_fail(err, ZL_E_BAD_IMAGE, "its manifest has %u layers, its config %u", p->manifest.n,
+                       p->config.diff_ids.n);
+    struct zl_oci_platform host = zl_oci_platform_host(), *is = &p->config.platform;
+    if (!*is->os)
+        is->os = host.os;
+    if (!*is->architecture)
+        is->architecture = host.architecture;
+    if (zl_oci_platform_fit(&host, is) == 0) {
+        zl_auto_buf wants = ZL_BUF_INIT, mine = ZL_BUF_INIT;
+        zl_oci_platform_print(is, &wants);
+        zl_oci_platform_print(&host, &mine);
+        return zl_fail(err, ZL_E_BAD_IMAGE, "it is for %.60s, this machine is %s", wants.p, mine.p);
+    }
+    return 0;
+}
+
+static struct zl_strings chain_ids(struct pull *p)
+{
+    struct zl_arena *a = &p->job->arena;
+    struct zl_strings s = { .v = zl_arena_alloc(a, (p->manifest.n + 1) * sizeof(char *)) };
+    for (; s.n < p->manifest.n; s.n++) {
+        char id[ZL_DIGEST_SIZE];
+        s.v[s.n] = zl_arena_strdup(a, zl_chain_id(s.n ? s.v[s.n - 1] : "", p->config.diff_ids.v[s.n], id));
+    }
+    return s;
+}
+
+/* Everything that the record will need, so that no collector takes it before the record is there. */
+static int keep(struct pull *p, const struct zl_strings *chains, struct zl_err *err)
+{
+    unsigned n = 0;
+    const char **all = zl_arena_alloc(&p->job->arena, (2 * p->manifest.n + 3) * sizeof *all);
+    all[n++] = p->digest;
+    all[n++] = p->manifest_digest;
+    all[n++] = p->manifest.config.digest;
+    for (unsigned i = 0; i < p->manifest.n; i++) {
+        all[n++] = p->manifest.items[i].digest;
+        all[n++] = chains->v[i];
+    }
+    return zl_image_job_keep(p->job, all, n, err);
+}
+
+/* The renames of layers and blobs reach the disk before the record does. */
+static int sync_folders(struct zl_image_job *job, struct zl_err *err)
+{
+    static const char *const folders[] = { "layers", "blobs/sha256" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(folders); i++) {
+        zl_auto_close int fd = zl_openat(job->store.dir, folders[i], O_RDONLY | O_DIRECTORY, 0);
+        if (fd < 0 || fsync(fd) < 0)
+            return zl_fail(err, fd < 0 ? fd : -errno, "write the folder %s to the disk", folders[i]);
+    }
+    return 0;
+}
+
+static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err *err)
+{
+    const struct zl_oci_config *c = &p->config;
+    struct zl_strings blobs = { .v = zl_arena_alloc(&p->job->arena, (p->manifest.n + 1) * sizeof(char *)) };
+    uint64_t size = p->documents;
+    for (; blobs.n < p->manifest.n; blobs.n++) {
+        blobs.v[blobs.n] = p->manifest.items[blobs.n].digest;
+        size += (uint64_t)p->manifest.items[blobs.n].size;
+    }
+    struct zl_image_record record = {
+        .reference = p->text,
+        .digest = p->digest,
+        .manifest = zl_streq(p->digest, p->manifest_digest) ? NULL : p->manifest_digest,
+        .config = p->manifest.config.digest,
+        .size_bytes = (int64_t)size,
+        .created_ms = (int64_t)zl_clock_wall_ms(),
+        .os = c->platform.os,
+        .architecture = c->platform.architecture,
+        .layers = blobs,
+        .chain_ids = *chains,
+        .entrypoint = c->entrypoint,
+        .cmd = c->cmd,
+        .env = c->env,
+        .ports = c->ports,
+        .labels = c->labels,
+        .workdir = c->workdir,
+        .user = c->user,
+        .stop_signal = c->stop_signal,
+    };
+    int r = sync_folders(p->job, err);
+    zl_phase("pull.commit");
+    r = r < 0 ? r : zl_store_put(&p->job->store, &record, err);
+    if (r == 0)
+        zl_image_job_done(p->job, &record, NULL);
+    return r;
+}
+
+/* Under `newer`, an image that is here is better than none when the registry can't be asked. */
+static int stale(struct pull *p, const struct zl_image_record *here, int r, struct zl_err *err)
+{
+    bool unreachable = r == ZL_E_PULL_FAILED || r == ZL_E_REGISTRY;
+    if (p->policy != NEWER || !here || !unreachable)
+        return r;
+    char warning[sizeof err->text + 100];
+    snprintf(warning, sizeof warning, "the image that is here is used; whether it is the newest is not known: %s",
+             err->text);
+    zl_image_job_done(p->job, here, warning);
+    return 0;
+}
+
+static int from_registry(struct pull *p, const struct zl_image_record *here, struct zl_err *err)
+{
+    int r = fetch_manifest(p, here, err);
+    if (r < 0)
+        return stale(p, here, r, err);
+    if (r == 1) {
+        zl_image_job_done(p->job, here, NULL);
+        return 0;
+    }
+    r = fetch_config(p, err);
+    if (r < 0)
+        return r;
+    struct zl_strings chains = chain_ids(p);
+    r = keep(p, &chains, err);
+    r = r < 0 ? r : zl_layers_fetch(p->job, p->registry, &p->manifest, &chains, &p->config.diff_ids, &p->stop, err);
+    return r < 0 ? r : commit(p, &chains, err);
+}
+
+static int go(struct pull *p, const struct zl_image_record *here, struct zl_err *err)
+{
+    struct zl_registry_options o = { .stop = &p->stop };
+    o.stall_s =
+        (unsigned)ZL_MAX(UINT64_C(1), ZL_MIN(zl_value_u64(p->job->request, "stall_s", STALL_S), UINT64_C(3600)));
+    zl_credentials_load(p->ref.registry, &o.credentials);
+    int r = zl_confine(&p->job->store, NULL, err);
+    if (r < 0)
+        return r;
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return zl_fail(err, ZL_E_INTERNAL, "libcurl does not start");
+    p->registry = zl_registry_new(&p->ref, &o);
+    zl_credentials_done(&o.credentials);
+    r = from_registry(p, here, err);
+    p->registry = zl_registry_free(p->registry);
+    curl_global_cleanup();
+    if (r >= 0)
+        return 0;
+    zl_wrap(err, r, "pull %.200s", p->text);
+    if (r == ZL_E_IMAGE_NOT_FOUND)
+        return zl_hint(err, r, "is the name '%.80s' right, and was it pushed to %.80s?", p->ref.repository,
+                       p->ref.registry);
+    if (r == ZL_E_DIGEST || r == ZL_E_REGISTRY)
+        return zl_hint(err, r, "the registry or something in between is at fault; nothing was kept");
+    if (r == ZL_E_DISK_FULL)
+        return zl_hint(err, r, "make room below %.150s; what was fetched so far is gone", p->job->store.path);
+    return r;
+}
+
+int zl_pull(struct zl_image_job *job, struct zl_err *err)
+{
+    struct pull p = { .job = job };
+    const char *why, *name = zl_value_cstr(job->request, "reference");
+    if (zl_reference_parse(zl_str(name), &p.ref, &why) < 0)
+        return zl_fail(err, ZL_E_INVALID, "'%.100s' is no image reference: %s", name, why);
+    if (p.ref.digest[0] && !zl_oci_digest_valid(zl_str(p.ref.digest)))
+        return zl_fail(err, ZL_E_UNSUPPORTED, "'%.100s': only sha256 digests are supported", name);
+    zl_reference_print(&p.ref, p.text);
+    int r = parse_policy(zl_value_cstr(job->request, "policy"), &p.policy, err);
+    if (r < 0)
+        return r;
+    struct zl_image_record *here = present(&p);
+    if (p.policy == NEVER && !here)
+        return zl_hint(
+            err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here, and the policy is never", p.text),
+            "`zlayer pull %.100s` fetches it", p.text);
+    if (here && (p.policy == NEVER || p.policy == IF_NOT_PRESENT)) {
+        zl_image_job_done(job, here, NULL);
+        return 0;
+    }
+    return go(&p, here, err);
+}

@@ -1,0 +1,41 @@
+/*
+ * One repository of a registry (OCI distribution-spec), by libcurl: plain HTTP on loopback, HTTPS elsewhere; anonymous,
+ * basic and bearer tokens; redirects without credentials to other hosts and never from HTTPS to HTTP; transient errors
+ * again with back-off, blobs from where they stopped.
+ * Thread: any, several at once. Owns: the registry, freed after its last call.
+ * Fails: ZL_E_IMAGE_NOT_FOUND, ZL_E_REGISTRY, ZL_E_PULL_FAILED, ZL_E_DIGEST, ZL_E_LIMIT, ZL_E_DISK_FULL,
+ * ZL_E_CANCELLED.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "imagejob/credentials.h"
+#include "spec/reference.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct zl_registry;
+
+struct zl_registry_options {
+    struct zl_credentials credentials;
+    unsigned stall_s;  /* a transfer slower than 64 bytes a second for so long is broken off */
+    atomic_bool *stop; /* set: calls end soon with ZL_E_CANCELLED */
+};
+
+struct zl_registry *zl_registry_new(const struct zl_reference *ref, const struct zl_registry_options *o);
+struct zl_registry *zl_registry_free(struct zl_registry *r);
+/* Where the registry is: "http://127.0.0.1:5000". */
+const char *zl_registry_base(const struct zl_registry *r);
+
+struct zl_registry_manifest {
+    struct zl_buf body; /* the caller's to free; empty after a head */
+    char content_type[160];
+    char digest[72]; /* of the body; after a head what the registry says, or "" */
+};
+/* `name` is a tag or a digest. With `head` only the digest is asked for. A digest as name is checked. */
+int zl_registry_manifest(struct zl_registry *r, const char *name, bool head, struct zl_registry_manifest *ret,
+                         struct zl_err *err) ZL_MUST;
+/* Into the empty file `fd`; its size and digest are right afterwards. `progress` may be NULL. */
+int zl_registry_blob(struct zl_registry *r, const char *digest, uint64_t size, int fd,
+                     void (*progress)(void *arg, uint64_t got), void *arg, struct zl_err *err) ZL_MUST;
