@@ -1,8 +1,8 @@
+#include "codec/value.h"
 #include "net/overlay/nft_priv.h"
 #include "net/overlay/rules_priv.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,12 +16,6 @@ struct chain {
     const char *family, *table, *name;
 };
 
-static const char *str(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
 /* What nft reads back as a name; anything else could not be addressed, and must not end up in a command. */
 static bool is_name(const char *s)
 {
@@ -29,40 +23,37 @@ static bool is_name(const char *s)
     return *s && strspn(s, ok) == strlen(s);
 }
 
-static bool in_chain(const json_t *rule, const struct chain *c)
+static bool in_chain(const struct zl_value *rule, const struct chain *c)
 {
-    return strcmp(str(rule, "family"), c->family) == 0 && strcmp(str(rule, "table"), c->table) == 0 &&
-           strcmp(str(rule, "chain"), c->name) == 0;
+    return strcmp(zl_value_cstr(rule, "family"), c->family) == 0 &&
+           strcmp(zl_value_cstr(rule, "table"), c->table) == 0 && strcmp(zl_value_cstr(rule, "chain"), c->name) == 0;
 }
 
-static bool drops(const json_t *rule)
+static bool drops(const struct zl_value *rule)
 {
-    size_t i;
-    const json_t *expr;
-    json_array_foreach(json_object_get(rule, "expr"), i,
-                       expr) if (json_object_get(expr, "drop") || json_object_get(expr, "reject")) return true;
+    const struct zl_value *exprs = zl_value_get(rule, "expr");
+    for (const struct zl_value *e = exprs ? exprs->first : NULL; e; e = e->next)
+        if (zl_value_get(e, "drop") || zl_value_get(e, "reject"))
+            return true;
     return false;
 }
 
-static void plan_chain(const json_t *items, const json_t *chain, const char *tag, const char *link, bool accept,
-                       struct zl_buf *ret)
+static void plan_chain(const struct zl_value *items, const struct zl_value *chain, const char *tag, const char *link,
+                       bool accept, struct zl_buf *ret)
 {
-    struct chain c = { str(chain, "family"), str(chain, "table"), str(chain, "name") };
+    struct chain c = { zl_value_cstr(chain, "family"), zl_value_cstr(chain, "table"), zl_value_cstr(chain, "name") };
     bool v4 = strcmp(c.family, "ip") == 0 || strcmp(c.family, "inet") == 0;
     if (!v4 || strncmp(c.table, "zlayer", 6) == 0 || !is_name(c.table) || !is_name(c.name))
         return;
     char mark[64];
     snprintf(mark, sizeof mark, "zlayer_%s", tag);
-    bool needed = strcmp(str(chain, "policy"), "drop") == 0;
+    bool needed = strcmp(zl_value_cstr(chain, "policy"), "drop") == 0;
     unsigned ours = 0;
-    size_t i;
-    const json_t *item;
-    json_array_foreach(items, i, item)
-    {
-        const json_t *rule = json_object_get(item, "rule");
+    for (const struct zl_value *item = items->first; item; item = item->next) {
+        const struct zl_value *rule = zl_value_get(item, "rule");
         if (!rule || !in_chain(rule, &c))
             continue;
-        if (strcmp(str(rule, "comment"), mark) == 0)
+        if (strcmp(zl_value_cstr(rule, "comment"), mark) == 0)
             ours++;
         else
             needed = needed || drops(rule);
@@ -70,37 +61,34 @@ static void plan_chain(const json_t *items, const json_t *chain, const char *tag
     needed = needed && accept;
     if (needed && ours == 2)
         return;
-    json_array_foreach(items, i, item)
-    {
-        const json_t *rule = json_object_get(item, "rule");
-        if (rule && in_chain(rule, &c) && strcmp(str(rule, "comment"), mark) == 0)
-            zl_buf_printf(ret, "delete rule %s %s %s handle %lld\n", c.family, c.table, c.name,
-                          (long long)json_integer_value(json_object_get(rule, "handle")));
+    for (const struct zl_value *item = items->first; item; item = item->next) {
+        const struct zl_value *rule = zl_value_get(item, "rule");
+        if (rule && in_chain(rule, &c) && strcmp(zl_value_cstr(rule, "comment"), mark) == 0)
+            zl_buf_printf(ret, "delete rule %s %s %s handle %llu\n", c.family, c.table, c.name,
+                          (unsigned long long)zl_value_u64(rule, "handle", 0));
     }
     static const char *const sides[] = { "iifname", "oifname" };
-    for (i = 0; needed && i < ZL_ARRAY_LEN(sides); i++)
+    for (size_t i = 0; needed && i < ZL_ARRAY_LEN(sides); i++)
         zl_buf_printf(ret, "insert rule %s %s %s %s \"%s\" counter accept comment \"%s\"\n", c.family, c.table, c.name,
                       sides[i], link, mark);
 }
 
 int zl_foreign_plan(struct zl_str json, const char *tag, const char *link, bool accept, struct zl_buf *ret)
 {
-    json_t *root = json_loadb(json.p, json.n, 0, NULL);
-    const json_t *items = json_object_get(root, "nftables");
-    if (!json_is_array(items)) {
-        json_decref(root);
-        return -EPROTO;
-    }
-    size_t i;
-    const json_t *item;
-    json_array_foreach(items, i, item)
-    {
-        const json_t *chain = json_object_get(item, "chain");
-        if (chain && strcmp(str(chain, "hook"), "forward") == 0)
+    struct zl_arena arena;
+    struct zl_parse_error error;
+    struct zl_value *root = NULL;
+    zl_arena_init(&arena);
+    int r = zl_json_parse(&arena, json, &zl_nft_limits, &root, &error);
+    const struct zl_value *items = r < 0 ? NULL : zl_value_get(root, "nftables");
+    r = items && items->kind == ZL_LIST ? 0 : -EPROTO;
+    for (const struct zl_value *item = r == 0 ? items->first : NULL; item; item = item->next) {
+        const struct zl_value *chain = zl_value_get(item, "chain");
+        if (chain && strcmp(zl_value_cstr(chain, "hook"), "forward") == 0)
             plan_chain(items, chain, tag, link, accept, ret);
     }
-    json_decref(root);
-    return 0;
+    zl_arena_done(&arena);
+    return r;
 }
 
 static int change(const char *tag, const char *link, bool accept, struct zl_err *err)

@@ -1,10 +1,11 @@
 #include "net/overlay/members_priv.h"
 
 #include "base/alloc.h"
+#include "codec/value.h"
+#include "net/overlay/nft_priv.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <jansson.h>
 #include <string.h>
 
 void zl_members_done(struct zl_members *m)
@@ -116,34 +117,41 @@ void zl_members_number(struct zl_members *m, const struct zl_members *old)
 }
 
 /* {"elem": {"val": {"concat": [number, "address"]}, "comment": "deployment"}} */
-static int load_element(struct zl_members *m, const json_t *wrapped)
+static int load_element(struct zl_members *m, const struct zl_value *wrapped)
 {
-    const json_t *elem = json_object_get(wrapped, "elem");
-    const json_t *key = json_object_get(json_object_get(elem, "val"), "concat");
-    const char *addr = json_string_value(json_array_get(key, 1));
-    const char *deployment = json_string_value(json_object_get(elem, "comment"));
-    json_int_t number = json_integer_value(json_array_get(key, 0));
+    const struct zl_value *elem = zl_value_get(wrapped, "elem");
+    const struct zl_value *key = zl_value_get(zl_value_get(elem, "val"), "concat");
+    const struct zl_value *number = key && key->kind == ZL_LIST ? key->first : NULL;
+    const struct zl_value *addr = number ? number->next : NULL;
+    const char *deployment = zl_value_cstr(elem, "comment");
     struct zl_net_member row = { 0 };
-    if (!addr || !deployment || strlen(deployment) >= sizeof row.deployment || number < 1 || number > UINT32_MAX ||
-        inet_pton(AF_INET, addr, &row.addr) != 1)
+    if (!addr || addr->kind != ZL_STRING || number->kind != ZL_INT || number->integer < 1 ||
+        number->integer > UINT32_MAX || strlen(deployment) >= sizeof row.deployment ||
+        inet_pton(AF_INET, addr->text.p, &row.addr) != 1)
         return -EPROTO;
     memcpy(row.deployment, deployment, strlen(deployment) + 1);
     int r = zl_members_put(m, &row);
     if (r == 0)
-        m->numbers[lower_bound(m, row.addr)] = (uint32_t)number;
+        m->numbers[lower_bound(m, row.addr)] = (uint32_t)number->integer;
     return r;
 }
 
 int zl_members_load(struct zl_members *m, struct zl_str json)
 {
-    json_t *root = json_loadb(json.p, json.n, 0, NULL);
-    const json_t *items = json_object_get(root, "nftables"), *item, *elem;
-    int r = json_is_array(items) ? 0 : -EPROTO;
-    size_t i, k;
+    struct zl_arena arena;
+    struct zl_parse_error error;
+    struct zl_value *root = NULL;
+    zl_arena_init(&arena);
+    int r = zl_json_parse(&arena, json, &zl_nft_limits, &root, &error);
+    const struct zl_value *items = r < 0 ? NULL : zl_value_get(root, "nftables");
+    r = items && items->kind == ZL_LIST ? 0 : -EPROTO;
     m->n = 0;
-    json_array_foreach(items, i, item) json_array_foreach(json_object_get(json_object_get(item, "set"), "elem"), k,
-                                                          elem) r = r < 0 ? r : load_element(m, elem);
-    json_decref(root);
+    for (const struct zl_value *item = r == 0 ? items->first : NULL; item; item = item->next) {
+        const struct zl_value *list = zl_value_get(zl_value_get(item, "set"), "elem");
+        for (const struct zl_value *e = list ? list->first : NULL; e && r == 0; e = e->next)
+            r = load_element(m, e);
+    }
+    zl_arena_done(&arena);
     return r;
 }
 

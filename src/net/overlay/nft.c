@@ -7,6 +7,8 @@
 #include <nftables/libnftables.h>
 #include <string.h>
 
+const struct zl_parse_limits zl_nft_limits = { 64 << 20, 64, 4000000 };
+
 struct job {
     const char *commands;
     struct zl_buf *ret;

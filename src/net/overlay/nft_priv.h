@@ -8,6 +8,10 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "codec/value.h"
 
 /* In a namespace, or with netns -1 in the caller's own. With ret the output comes as JSON. */
 int zl_nft_run(int netns, const char *commands, struct zl_buf *ret, struct zl_err *err) ZL_MUST;
+
+/* Of that JSON: a host may have tens of thousands of rules of its own. */
+extern const struct zl_parse_limits zl_nft_limits;
