@@ -13,6 +13,7 @@ SCRIPT = textwrap.dedent("""
     import leftovers
     run = lambda *a: subprocess.run(a, check=True)
     top = sys.argv[2]
+    pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # a new namespace takes the machine's over
     before = leftovers.snapshot(folders=[top], pids=[os.getpid()])
     assert leftovers.diff(before, leftovers.snapshot(folders=[top], pids=[os.getpid()])) == []
 

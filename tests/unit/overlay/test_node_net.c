@@ -574,7 +574,8 @@ static int make_world(void **state)
     if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0)
         return -1;
-    if (zl_mkdirat(AT_FDCWD, "/run/node", 0755) < 0)
+    /* A new namespace takes ip_forward over from the machine. */
+    if (zl_mkdirat(AT_FDCWD, "/run/node", 0755) < 0 || zl_sysctl_write("net/ipv4/ip_forward", "0") < 0)
         return -1;
     internet = new_namespace();
     int nl = zl_netlink_open();
