@@ -80,20 +80,22 @@ unsigned zl_str_distance(struct zl_str a, struct zl_str b, unsigned max)
     enum { LONGEST = 64 };
     if (a.n > LONGEST || b.n > LONGEST)
         return max;
-    unsigned row[LONGEST + 1];
+    unsigned rows[3][LONGEST + 1];
     for (unsigned j = 0; j <= b.n; j++)
-        row[j] = j;
+        rows[0][j] = j;
     for (unsigned i = 1; i <= a.n; i++) {
-        unsigned diagonal = row[0];
+        unsigned *row = rows[i % 3];
+        const unsigned *above = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
         row[0] = i;
         for (unsigned j = 1; j <= b.n; j++) {
-            unsigned change = diagonal + (a.p[i - 1] != b.p[j - 1]);
-            diagonal = row[j];
-            unsigned edit = ZL_MIN(row[j], row[j - 1]) + 1;
+            unsigned change = above[j - 1] + (a.p[i - 1] != b.p[j - 1]);
+            unsigned edit = ZL_MIN(above[j], row[j - 1]) + 1;
             row[j] = ZL_MIN(change, edit);
+            if (i > 1 && j > 1 && a.p[i - 1] == b.p[j - 2] && a.p[i - 2] == b.p[j - 1])
+                row[j] = ZL_MIN(row[j], before[j - 2] + 1);
         }
     }
-    return ZL_MIN(row[b.n], max);
+    return ZL_MIN(rows[a.n % 3][b.n], max);
 }
 
 void zl_buf_done(struct zl_buf *b)

@@ -123,6 +123,8 @@ static void decode_enum(struct zl_decoder *d, const struct zl_field *f, const st
 {
     zl_auto_buf list = ZL_BUF_INIT;
     for (int i = 0; f->names[i]; i++) {
+        if (f->names[i][0] == '-')
+            continue;
         bool later = f->names[i][0] == '!';
         const char *name = f->names[i] + later;
         if (is_text(v) && zl_str_is(v->text, name)) {

@@ -49,7 +49,8 @@ struct zl_field {
     size_t offset;
     unsigned flags;
     int64_t min, max;           /* of INT; 0, 0: any */
-    const char *const *names;   /* of ENUM, NULL at the end; a leading '!' marks a value not built yet */
+    const char *const *names;   /* of ENUM, NULL at the end; a leading '!' marks a value not built yet,
+                                    '-' one that no document can say */
     const struct zl_type *type; /* of STRUCT, LIST, MAP */
     const char *fallback;       /* the default as document text; NULL: zero, NULL or empty */
     const char *code;           /* of this row's range and form problems; NULL: yaml_error */

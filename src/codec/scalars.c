@@ -129,6 +129,8 @@ const char *zl_nearest(struct zl_str s, const char *const *names)
     unsigned best_distance = s.n <= 4 ? 2 : 3; /* farther than this - 1 is another word */
     for (; *names; names++) {
         const char *name = **names == '!' ? *names + 1 : *names;
+        if (*name == '-')
+            continue;
         unsigned d = zl_str_distance(s, zl_str(name), best_distance);
         if (d < best_distance) {
             best_distance = d;

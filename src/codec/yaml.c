@@ -144,6 +144,14 @@ static struct anchor *remember(struct builder *b, struct fy_token *name)
     return a;
 }
 
+/* The token begins behind the asterisk. */
+static int fail_alias(struct builder *b, const struct fy_mark *m, const char *text)
+{
+    int r = fail(b, -EINVAL, m, text);
+    b->err->column -= b->err->column > 1;
+    return r;
+}
+
 static int alias(struct builder *b, struct fy_token *t, struct zl_value **ret)
 {
     size_t n = 0;
@@ -154,11 +162,11 @@ static int alias(struct builder *b, struct fy_token *t, struct zl_value **ret)
         if (!zl_str_eq(a->name, name))
             continue;
         if (!a->value)
-            return fail(b, -EINVAL, m, "an alias to the value that contains it");
+            return fail_alias(b, m, "an alias to the value that contains it");
         *ret = copy(b, a->value);
         return *ret ? 0 : fail(b, -E2BIG, m, "aliases expand to too many values");
     }
-    return fail(b, -EINVAL, m, "an alias to an anchor that is not defined above");
+    return fail_alias(b, m, "an alias to an anchor that is not defined above");
 }
 
 static int collection(struct builder *b, struct zl_value *v, unsigned depth);
@@ -279,6 +287,24 @@ static int parse(struct builder *b, struct zl_value **ret)
     }
 }
 
+/* A tab among the spaces that indent a line is what most often makes a file no YAML, and the parser names it badly. */
+static void blame_tab(struct zl_str text, struct zl_parse_error *err)
+{
+    unsigned number = 1;
+    for (struct zl_str rest = text; rest.p; number++) {
+        struct zl_str line = zl_str_cut(rest, '\n', &rest);
+        size_t i = 0;
+        while (i < line.n && line.p[i] == ' ')
+            i++;
+        if (number >= err->line && number <= err->line + 1 && i < line.n && line.p[i] == '\t') {
+            err->line = number;
+            err->column = (unsigned)i + 1;
+            snprintf(err->text, sizeof err->text, "a tab in the indentation; YAML is indented by spaces");
+            return;
+        }
+    }
+}
+
 int zl_yaml_parse(struct zl_arena *arena, struct zl_str text, const struct zl_parse_limits *limits,
                   struct zl_value **ret, struct zl_parse_error *err)
 {
@@ -316,6 +342,7 @@ int zl_yaml_parse(struct zl_arena *arena, struct zl_str text, const struct zl_pa
             err->column = e->column > 0 ? (unsigned)e->column : 0;
         }
         snprintf(err->text, sizeof err->text, "%s", e && e->msg ? e->msg : "not YAML");
+        blame_tab(text, err);
     }
     fy_parser_destroy(parser);
     fy_diag_destroy(diag);

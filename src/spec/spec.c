@@ -63,7 +63,7 @@ struct zl_value *zl_spec_print(struct zl_arena *arena, const struct zl_spec *spe
     for (struct zl_value *s = zl_value_get(v, "services")->first; s; s = s->next) {
         struct zl_value *check = zl_value_get(zl_value_get(s, "health"), "check"), *scale = zl_value_get(s, "scale");
         struct zl_str type = zl_value_str(check, "type"), mode = zl_value_str(scale, "mode");
-        if (zl_str_is(type, "none"))
+        if (zl_str_is(type, "-none"))
             prune(s, "health"); /* a document says it by leaving `health` out, too */
         prune(check, zl_str_is(type, "http") ? "port" : "expect_status");
         for (size_t i = 0; i < ZL_ARRAY_LEN(scale_keys); i++)

@@ -13,7 +13,7 @@ static const char *const policies[] = { "if_not_present", "always", "never", "ne
 static const char *const protocols[] = { "http", "tcp", "!https", "!websocket", "!udp", NULL };
 static const char *const exposes[] = { "internal", "public", NULL };
 static const char *const modes[] = { "adaptive", "fixed", "manual", NULL };
-static const char *const checks[] = { "none", "tcp", "http", "!command", "!exec", NULL };
+static const char *const checks[] = { "-none", "tcp", "http", "!command", "!exec", NULL };
 static const char *const conditions[] = { "healthy", "started", "ready", "!completed", NULL };
 static const char *const on_timeouts[] = { "fail", "warn", "continue", NULL };
 
