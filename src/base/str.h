@@ -52,7 +52,8 @@ struct zl_str zl_str_cut(struct zl_str s, char sep, struct zl_str *rest);
 int zl_parse_u64(struct zl_str s, uint64_t min, uint64_t max, uint64_t *ret) ZL_MUST;
 int zl_parse_i64(struct zl_str s, int64_t min, int64_t max, int64_t *ret) ZL_MUST;
 
-/* The edit distance of two names (a swap of neighbours counts once), as for "did you mean"; at most `max`, which is returned for anything farther. */
+/* The edit distance of two names (a swap of neighbours counts once), as for "did you mean"; at most `max`, which is
+ * returned for anything farther. */
 unsigned zl_str_distance(struct zl_str a, struct zl_str b, unsigned max);
 
 struct zl_buf {

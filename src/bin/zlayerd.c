@@ -84,7 +84,6 @@ static void on_signal(void *arg, int signum)
 static void idle_over(void *arg)
 {
     struct daemon *d = arg;
-    struct zl_err err = { 0 };
     if (!d->idle || d->ending)
         return;
     if (zl_api_connections(d->api) > 0) {

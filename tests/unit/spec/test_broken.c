@@ -20,8 +20,8 @@ static void describe(struct zl_buf *out, const struct zl_decoder *d)
     }
 }
 
-static unsigned each(const char *folder, bool (*fn)(const char *folder, const char *name, const struct zl_decoder *d,
-                                                    struct zl_str text))
+static unsigned each(const char *folder,
+                     bool (*fn)(const char *folder, const char *name, const struct zl_decoder *d, struct zl_str text))
 {
     struct dirent **names;
     int n = scandir(folder, &names, NULL, alphasort);
