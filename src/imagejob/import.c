@@ -150,6 +150,9 @@ static int write_image(struct zl_image_job *job, const char *reference, const st
         .workdir = *zl_value_cstr(q, "workdir") ? zl_value_cstr(q, "workdir") : NULL,
         .user = *zl_value_cstr(q, "user") ? zl_value_cstr(q, "user") : NULL,
     };
+    r = zl_image_job_sync(job, err);
+    if (r < 0)
+        return r;
     zl_phase("import.commit");
     r = zl_store_put(&job->store, &record, err);
     if (r == 0)

@@ -132,6 +132,17 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;
 }
 
+int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err)
+{
+    static const char *const folders[] = { "layers", "blobs/sha256" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(folders); i++) {
+        zl_auto_close int fd = zl_openat(job->store.dir, folders[i], O_RDONLY | O_DIRECTORY, 0);
+        if (fd < 0 || fsync(fd) < 0)
+            return zl_fail(err, fd < 0 ? fd : -errno, "write the folder %s to the disk", folders[i]);
+    }
+    return 0;
+}
+
 struct source {
     struct zl_stream *stream;
     struct zl_err err;
@@ -193,7 +204,7 @@ int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, c
     if (fchmod(root, 0755) < 0)
         return zl_fail(err, -errno, "make a staging folder");
     struct source src = { .stream = zl_stream_new(blob) };
-    struct zl_unpack u = { .root = root, .lowers = lowers, .nlowers = nlowers };
+    struct zl_unpack u = { .root = root, .lowers = { lowers, nlowers } };
     r = read_layer(&u, &src, err);
     if (r == 0)
         r = zl_stream_finish(src.stream, ret->blob, ret->diff_id, err);

@@ -23,8 +23,9 @@ void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t
 /* `warning`: what the user should know beside it, or NULL. */
 void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning);
 
-/* Unpacks a verified or still to be verified blob (open at its start) as the layer above `below` ("": the lowest) and
- * commits it when its digests are right: wanted_blob and wanted_diff may be NULL (import: whatever they are). */
+/* Unpacks a verified or still to be verified blob (open at its start) as the layer above `below` ("": the lowest),
+ * whose layers are `lowers`, paths from the lowest on, and commits it when its digests are right: wanted_blob and
+ * wanted_diff may be NULL (import: whatever they are). */
 struct zl_layer {
     char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE], chain_id[ZL_DIGEST_SIZE];
 };
@@ -38,6 +39,9 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
 int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err) ZL_MUST;
 /* Moves a file of the staging folder to its place among the blobs. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
+
+/* The renames of layers and blobs reach the disk; before a record that needs them is put. */
+int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 
 int zl_pull(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_import(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

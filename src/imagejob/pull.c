@@ -187,18 +187,6 @@ static int keep(struct pull *p, const struct zl_strings *chains, struct zl_err *
     return zl_image_job_keep(p->job, all, n, err);
 }
 
-/* The renames of layers and blobs reach the disk before the record does. */
-static int sync_folders(struct zl_image_job *job, struct zl_err *err)
-{
-    static const char *const folders[] = { "layers", "blobs/sha256" };
-    for (size_t i = 0; i < ZL_ARRAY_LEN(folders); i++) {
-        zl_auto_close int fd = zl_openat(job->store.dir, folders[i], O_RDONLY | O_DIRECTORY, 0);
-        if (fd < 0 || fsync(fd) < 0)
-            return zl_fail(err, fd < 0 ? fd : -errno, "write the folder %s to the disk", folders[i]);
-    }
-    return 0;
-}
-
 static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err *err)
 {
     const struct zl_oci_config *c = &p->config;
@@ -228,7 +216,7 @@ static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err
         .user = c->user,
         .stop_signal = c->stop_signal,
     };
-    int r = sync_folders(p->job, err);
+    int r = zl_image_job_sync(p->job, err);
     zl_phase("pull.commit");
     r = r < 0 ? r : zl_store_put(&p->job->store, &record, err);
     if (r == 0)

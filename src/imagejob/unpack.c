@@ -2,10 +2,9 @@
 
 #include "base/alloc.h"
 #include "base/fd.h"
-#include "sys/path.h"
+#include "oci/layer.h"
 
 #include <archive_entry.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -13,7 +12,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { PATH_LIMIT = 4096, DEPTH_LIMIT = 512 };
 static const uint64_t entries_limit = 5000000, bytes_limit = UINT64_C(256) << 30;
 
 static int fail(struct zl_err *err, int code, const char *path, const char *what)
@@ -23,31 +21,28 @@ static int fail(struct zl_err *err, int code, const char *path, const char *what
     return zl_fail_errno(err, ZL_E_BAD_IMAGE, code, "%s of '%.200s'", what, path);
 }
 
-/* Without leading "/" and "./", inner "." and empty parts; -EINVAL for "..", NUL-free by the caller. */
-static int clean_path(const char *in, char *ret, size_t size)
-{
-    struct zl_str rest = zl_str(in);
-    size_t n = 0;
-    int depth = 0;
-    ret[0] = 0;
-    while (rest.p) {
-        struct zl_str part = zl_str_cut(rest, '/', &rest);
-        if (part.n == 0 || zl_str_is(part, "."))
-            continue;
-        if (zl_str_is(part, "..") || part.n > 255 || ++depth > DEPTH_LIMIT || n + part.n + 2 > size)
-            return -EINVAL;
-        if (n)
-            ret[n++] = '/';
-        memcpy(ret + n, part.p, part.n);
-        n += part.n;
-        ret[n] = 0;
-    }
-    return 0;
-}
-
 static int open_part(int dir, const char *name)
 {
     return zl_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+/* A folder that the layer implies without having an entry for it looks as it does in the layers below. */
+static int make_implied(struct zl_unpack *u, int dir, const char *name, const char *path)
+{
+    struct stat st;
+    if (mkdirat(dir, name, 0755) < 0)
+        return -errno;
+    zl_auto_close int made = open_part(dir, name);
+    if (made < 0)
+        return made;
+    zl_auto_close int lower = zl_lowers_open(&u->lowers, path, &st);
+    if (lower >= 0 && S_ISDIR(st.st_mode)) {
+        int r = zl_copy_attributes(lower, made);
+        if (r < 0)
+            return r;
+        zl_settle_time(&u->settle, path, st.st_mtim);
+    }
+    return ZL_TAKE_FD(made);
 }
 
 /*
@@ -55,9 +50,9 @@ static int open_part(int dir, const char *name)
  * not a folder (a link of an earlier entry) is replaced by one: an entry below a link is below what the layer means by
  * that name, and following it is how layers break out.
  */
-static int open_parent(int root, const char *path, const char **name)
+static int open_parent(struct zl_unpack *u, const char *path, const char **name)
 {
-    zl_auto_close int dir = fcntl(root, F_DUPFD_CLOEXEC, 3);
+    zl_auto_close int dir = fcntl(u->root, F_DUPFD_CLOEXEC, 3);
     struct zl_str rest = zl_str(path);
     for (;;) {
         char part[256];
@@ -74,9 +69,8 @@ static int open_parent(int root, const char *path, const char **name)
             next = -ENOENT;
         }
         if (next == -ENOENT) {
-            if (mkdirat(dir, part, 0755) < 0)
-                return -errno;
-            next = open_part(dir, part);
+            zl_auto_free char *so_far = zl_xstrndup(path, (size_t)(p.p + p.n - path));
+            next = make_implied(u, dir, part, so_far);
         }
         if (next < 0)
             return next;
@@ -94,38 +88,6 @@ static int make_way(int dir, const char *name, bool folder)
     if (folder && S_ISDIR(st.st_mode))
         return 0;
     return zl_remove_tree(dir, name);
-}
-
-static int whiteout(int dir, const char *name)
-{
-    int r = zl_remove_tree(dir, name);
-    if (r < 0)
-        return r;
-    return mknodat(dir, name, S_IFCHR, makedev(0, 0)) < 0 ? -errno : 0;
-}
-
-/* Hides what the layers below have in this folder, except what this layer has put there. */
-static int opaque(const struct zl_unpack *u, int dir, const char *folder)
-{
-    for (unsigned i = 0; i < u->nlowers; i++) {
-        zl_auto_close int lower = zl_openat(AT_FDCWD, u->lowers[i], O_PATH | O_DIRECTORY, 0);
-        int fd = lower < 0 ? lower : zl_open_beneath(lower, folder, O_RDONLY | O_DIRECTORY);
-        DIR *d = fd < 0 ? NULL : fdopendir(fd);
-        if (!d)
-            continue; /* that layer has no such folder */
-        struct dirent *e;
-        int r = 0;
-        while (r == 0 && (e = readdir(d)) != NULL) {
-            if (zl_streq(e->d_name, ".") || zl_streq(e->d_name, ".."))
-                continue;
-            if (faccessat(dir, e->d_name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-                r = mknodat(dir, e->d_name, S_IFCHR, makedev(0, 0)) < 0 && errno != EEXIST ? -errno : 0;
-        }
-        closedir(d);
-        if (r < 0)
-            return r;
-    }
-    return 0;
 }
 
 static int write_data(struct zl_unpack *u, struct archive *tar, int fd, const char *path, struct zl_err *err)
@@ -168,8 +130,8 @@ static void set_xattrs(struct archive_entry *e, int fd)
     }
 }
 
-static int set_attributes(int dir, const char *name, struct archive_entry *e, int fd, const char *path,
-                          struct zl_err *err)
+static int set_attributes(struct zl_unpack *u, int dir, const char *name, struct archive_entry *e, int fd,
+                          const char *path, struct zl_err *err)
 {
     bool link = archive_entry_filetype(e) == AE_IFLNK;
     uid_t uid = (uid_t)archive_entry_uid(e);
@@ -181,18 +143,49 @@ static int set_attributes(int dir, const char *name, struct archive_entry *e, in
         return fail(err, -errno, path, "setting the mode");
     if (fd >= 0)
         set_xattrs(e, fd); /* after chown, which clears capabilities */
-    (void)utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
+    if (archive_entry_filetype(e) == AE_IFDIR)
+        zl_settle_time(&u->settle, zl_streq(path, "/") ? "" : path,
+                       times[1]); /* what is placed in it changes it again */
+    else
+        (void)utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
     return 0;
+}
+
+/* The target of a hard link is in a layer below: the file comes up as a copy, as overlayfs would make it on a write. */
+static int copy_up(struct zl_unpack *u, const char *path, int dir, const char *name)
+{
+    struct stat st;
+    char self[40];
+    zl_auto_close int place = zl_lowers_open(&u->lowers, path, &st);
+    if (place < 0)
+        return place;
+    if (!S_ISREG(st.st_mode))
+        return -ENOENT;
+    snprintf(self, sizeof self, "/proc/self/fd/%d", place);
+    zl_auto_close int from = zl_openat(AT_FDCWD, self, O_RDONLY, 0);
+    if (from < 0)
+        return from;
+    zl_auto_close int copy = zl_openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (copy < 0)
+        return copy;
+    u->bytes += (uint64_t)st.st_size;
+    for (off_t left = st.st_size; left > 0;) {
+        ssize_t n = copy_file_range(from, NULL, copy, NULL, (size_t)left, 0);
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        left -= n;
+    }
+    return zl_copy_attributes(from, copy);
 }
 
 static int place_hardlink(struct zl_unpack *u, int dir, const char *name, const char *to, const char *path,
                           struct zl_err *err)
 {
-    char target[PATH_LIMIT];
+    char target[ZL_OCI_PATH_SIZE];
     const char *target_name;
-    if (clean_path(to, target, sizeof target) < 0 || !target[0])
+    if (zl_oci_layer_path(to, target) < 0 || !target[0])
         return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', outside the layer", path, to);
-    zl_auto_close int target_dir = open_parent(u->root, target, &target_name);
+    zl_auto_close int target_dir = open_parent(u, target, &target_name);
     if (target_dir < 0)
         return fail(err, target_dir, path, "finding the link target");
     struct stat a, b;
@@ -204,27 +197,12 @@ static int place_hardlink(struct zl_unpack *u, int dir, const char *name, const 
         r = -errno;
     if (r != -ENOENT)
         return r < 0 ? fail(err, r, path, "making the hard link") : 0;
-    /* The target is in a layer below: the file comes up as a copy, as overlayfs would make it on a write. */
-    for (unsigned i = 0; i < u->nlowers; i++) {
-        zl_auto_close int lower = zl_openat(AT_FDCWD, u->lowers[i], O_PATH | O_DIRECTORY, 0);
-        zl_auto_close int from = lower < 0 ? lower : zl_open_beneath(lower, target, O_RDONLY | O_NONBLOCK);
-        if (from < 0 || fstat(from, &a) < 0 || !S_ISREG(a.st_mode))
-            continue;
-        zl_auto_close int copy = zl_openat(target_dir, target_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-        off_t left = a.st_size;
-        while (copy >= 0 && left > 0) {
-            ssize_t n = copy_file_range(from, NULL, copy, NULL, (size_t)left, 0);
-            if (n <= 0)
-                return fail(err, n < 0 ? -errno : -EIO, path, "copying up the link target");
-            left -= n;
-        }
-        struct timespec times[2] = { a.st_atim, a.st_mtim };
-        if (copy < 0 || fchown(copy, a.st_uid, a.st_gid) < 0 || fchmod(copy, a.st_mode & 07777) < 0 ||
-            futimens(copy, times) < 0 || linkat(target_dir, target_name, dir, name, 0) < 0)
-            return fail(err, copy < 0 ? copy : -errno, path, "copying up the link target");
-        return 0;
-    }
-    return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', which no layer has", path, to);
+    r = copy_up(u, target, target_dir, target_name);
+    if (r == -ENOENT)
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', which no layer has", path, to);
+    if (r == 0 && linkat(target_dir, target_name, dir, name, 0) < 0)
+        r = -errno;
+    return r < 0 ? fail(err, r, path, "copying up the link target") : 0;
 }
 
 static int place(struct zl_unpack *u, struct archive *tar, struct archive_entry *e, int dir, const char *name,
@@ -270,39 +248,51 @@ static int place(struct zl_unpack *u, struct archive *tar, struct archive_entry 
     default:
         return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' is of a kind that layers can't have", path);
     }
-    return set_attributes(dir, name, e, fd, path, err);
+    return set_attributes(u, dir, name, e, fd, path, err);
+}
+
+static int hide(struct zl_unpack *u, enum zl_oci_whiteout w, const char *path, const char *name, struct zl_err *err)
+{
+    zl_auto_free char *folder = zl_xstrndup(path, name > path ? (size_t)(name - path) - 1 : 0);
+    zl_auto_free char *hidden = zl_xasprintf("%s%s%s", folder, *folder ? "/" : "", name + 4);
+    switch (w) {
+    case ZL_OCI_OPAQUE:
+        zl_settle_opaque(&u->settle, folder);
+        break;
+    case ZL_OCI_WHITEOUT:
+        zl_settle_whiteout(&u->settle, hidden);
+        break;
+    case ZL_OCI_MALFORMED:
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' is a whiteout of nothing", path);
+    case ZL_OCI_AUFS:
+    case ZL_OCI_PLAIN:
+        break;
+    }
+    return 0;
 }
 
 static int one_entry(struct zl_unpack *u, struct archive *tar, struct archive_entry *e, struct zl_err *err)
 {
-    char path[PATH_LIMIT];
+    char path[ZL_OCI_PATH_SIZE];
     const char *raw = archive_entry_pathname(e), *name;
-    if (!raw || clean_path(raw, path, sizeof path) < 0)
+    if (!raw || zl_oci_layer_path(raw, path) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "an entry's path leaves the layer or is too long: '%.200s'",
                        raw ? raw : "");
     if (++u->entries > entries_limit)
         return zl_fail(err, ZL_E_LIMIT, "the layer has more than %llu entries", (unsigned long long)entries_limit);
     if (!path[0])
-        return archive_entry_filetype(e) == AE_IFDIR ? set_attributes(u->root, ".", e, u->root, "/", err) : 0;
-    zl_auto_close int dir = open_parent(u->root, path, &name);
+        return archive_entry_filetype(e) == AE_IFDIR ? set_attributes(u, u->root, ".", e, u->root, "/", err) : 0;
+    zl_auto_close int dir = open_parent(u, path, &name);
     if (dir < 0)
         return fail(err, dir, path, "making the folders above");
-    if (zl_str_starts(zl_str(name), ZL_STR(".wh."))) {
-        int r;
-        if (zl_streq(name, ".wh..wh..opq")) {
-            char folder[PATH_LIMIT];
-            snprintf(folder, sizeof folder, "%.*s", (int)ZL_MAX(0, (int)(name - path) - 1), path);
-            r = opaque(u, dir, folder);
-        } else {
-            r = zl_str_starts(zl_str(name), ZL_STR(".wh..wh.")) ? 0 : name[4] ? whiteout(dir, name + 4) : -EINVAL;
-        }
-        return r < 0 ? fail(err, r, path, "applying the whiteout") : 0;
-    }
+    enum zl_oci_whiteout w = zl_oci_whiteout_of(name);
+    if (w != ZL_OCI_PLAIN)
+        return hide(u, w, path, name, err);
     const char *hard = archive_entry_hardlink(e);
     return hard ? place_hardlink(u, dir, name, hard, path, err) : place(u, tar, e, dir, name, path, err);
 }
 
-int zl_unpack(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
+static int every_entry(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
 {
     struct archive_entry *e;
     for (;;) {
@@ -316,4 +306,16 @@ int zl_unpack(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
         if (r < 0)
             return r;
     }
+}
+
+int zl_unpack(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
+{
+    const char *where = "";
+    int r = every_entry(u, tar, err);
+    if (r == 0) {
+        r = zl_settle(&u->settle, u->root, &u->lowers, &where);
+        r = r < 0 ? fail(err, r, where, "settling whiteouts and times") : 0;
+    }
+    zl_settle_done(&u->settle);
+    return r;
 }
