@@ -68,6 +68,156 @@ static void a_kill_reads_as_signal_and_sigterm_reaches_the_program(void **state)
     assert_int_equal(o->code, 0);
 }
 
+static void a_first_process_out_of_memory_is_oom_killed_and_a_child_only_counts(void **state)
+{
+    struct world *w = *state;
+    struct zl_rt_spec spec;
+    world_spec(w, &spec, ARGV("alloc", "64", "exit", "0"));
+    spec.limits.memory_bytes = 24 << 20;
+    world_run(w, &spec);
+    const struct zl_rt_outcome *o = world_outcome(w, spec.id);
+    assert_int_equal(o->reason, ZL_RT_REASON_OOM_KILLED);
+    assert_int_equal(o->code, 137);
+    assert_int_equal(o->signal, SIGKILL);
+    assert_int_equal(o->oom_kills, 1);
+
+    world_spec(w, &spec, ARGV("child-alloc", "64", "exit", "3"));
+    spec.limits.memory_bytes = 24 << 20;
+    world_run(w, &spec);
+    o = world_outcome(w, spec.id);
+    assert_int_equal(o->reason, ZL_RT_REASON_EXITED);
+    assert_int_equal(o->code, 3);
+    assert_int_equal(o->oom_kills, 1);
+
+    /* A child was, later the first process is killed by hand. */
+    world_spec(w, &spec, ARGV("child-alloc", "64", "say", "survived", "forever"));
+    spec.limits.memory_bytes = 24 << 20;
+    world_run(w, &spec);
+    world_says(w, spec.id, "survived");
+    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
+    o = world_outcome(w, spec.id);
+    assert_int_equal(o->reason, ZL_RT_REASON_SIGNAL);
+    assert_int_equal(o->signal, SIGKILL);
+    assert_int_equal(o->oom_kills, 1);
+}
+
+static void a_program_that_is_not_there_has_its_own_error_and_leaves_an_instance_to_remove_at_most(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *program;
+        int code;
+    } cases[] = { { "/no/such", ZL_E_NO_COMMAND },
+                  { "nosuch", ZL_E_NO_COMMAND },
+                  { "/not-executable", ZL_E_NOT_EXECUTABLE } };
+    static struct answer a;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(cases); i++) {
+        struct zl_rt_spec spec;
+        const char *argv[] = { cases[i].program, NULL };
+        world_spec(w, &spec, argv);
+        int r = world_create(w, &spec, &a);
+        if (r == 0) {
+            r = world_start(w, spec.id, &a);
+            assert_int_equal(world_outcome(w, spec.id)->reason, ZL_RT_REASON_RUNTIME_ERROR);
+        }
+        assert_int_equal(r, cases[i].code);
+        assert_true(*a.err.text);
+        assert_int_equal(world_remove(w, spec.id), 0);
+    }
+    world_list(w, &a);
+    assert_int_equal(a.reply.list.n, 0);
+}
+
+static void list_gives_back_what_create_was_told(void **state)
+{
+    struct world *w = *state;
+    static struct answer a;
+    struct zl_rt_spec spec;
+    world_spec(w, &spec, ARGV("say", "ready", "forever"));
+    spec.address.s_addr = htonl(0x0ac80005);
+    assert_int_equal(world_create(w, &spec, &a), 0);
+    assert_int_equal(world_create(w, &spec, &a), ZL_E_EXISTS);
+    world_list(w, &a);
+    assert_int_equal(a.reply.list.n, 1);
+    assert_string_equal(a.list[0].id, spec.id);
+    assert_int_equal(a.list[0].state, ZL_RT_CREATED);
+    assert_string_equal(a.list[0].deployment, "shop");
+    assert_string_equal(a.list[0].service, "web");
+    assert_string_equal(a.list[0].image, "img:1");
+    assert_string_equal(a.list[0].note, "{\"mine\":true}");
+    assert_int_equal(a.list[0].slot, 1);
+    assert_int_equal(a.list[0].generation, 7);
+    assert_int_equal(a.list[0].address.s_addr, htonl(0x0ac80005));
+    assert_int_equal(world_start(w, spec.id, &a), 0);
+    assert_int_equal(world_start(w, spec.id, &a), ZL_E_CONFLICT);
+    world_list(w, &a);
+    assert_int_equal(a.list[0].state, ZL_RT_RUNNING);
+    assert_true(a.list[0].pid > 0);
+    assert_int_equal(world_kill(w, spec.id, SIGKILL, false), 0);
+    (void)world_outcome(w, spec.id);
+    world_list(w, &a);
+    assert_int_equal(a.reply.list.n, 1);
+    assert_int_equal(a.list[0].state, ZL_RT_EXITED);
+    assert_int_equal(a.list[0].outcome.signal, SIGKILL);
+    assert_int_equal(w->nevents, 1);
+}
+
+static void remove_ends_what_runs_and_takes_unknown_ids(void **state)
+{
+    struct world *w = *state;
+    static struct answer a;
+    struct zl_rt_spec spec;
+    world_spec(w, &spec, ARGV("forever"));
+    assert_int_equal(world_remove(w, spec.id), 0);
+    world_run(w, &spec);
+    assert_int_equal(world_remove(w, spec.id), 0);
+    assert_int_equal(w->nevents, 1);
+    world_spec(w, &spec, ARGV("forever"));
+    assert_int_equal(world_create(w, &spec, &a), 0); /* not started */
+    assert_int_equal(world_remove(w, spec.id), 0);
+    world_list(w, &a);
+    assert_int_equal(a.reply.list.n, 0);
+    assert_int_equal(world_start(w, spec.id, &a), ZL_E_NOT_FOUND);
+    assert_int_equal(world_kill(w, spec.id, SIGTERM, true), ZL_E_NOT_FOUND);
+    assert_int_equal(world_kill(w, "nonsense", SIGTERM, true), ZL_E_INVALID);
+}
+
+static void exec_gives_code_and_both_streams(void **state)
+{
+    struct world *w = *state;
+    static struct answer a;
+    struct zl_rt_spec spec;
+    const char *const argv[] = { "/workload", "say", "to out", "err", "to err", "exit", "5" };
+    const char *const missing[] = { "/no/such" };
+    struct zl_rt_exec exec = { .argv = argv, .nargv = ZL_ARRAY_LEN(argv) };
+    world_spec(w, &spec, ARGV("say", "ready", "forever"));
+    assert_int_equal(world_create(w, &spec, &a), 0);
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), ZL_E_CONFLICT); /* not running yet */
+    assert_int_equal(world_start(w, spec.id, &a), 0);
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), 0);
+    assert_int_equal(a.reply.exec.code, 5);
+    assert_string_equal(a.out, "to out\n");
+    assert_string_equal(a.errs, "to err\n");
+    exec = (struct zl_rt_exec){ .argv = missing, .nargv = 1 };
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), ZL_E_NO_COMMAND);
+    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
+    (void)world_outcome(w, spec.id);
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), ZL_E_CONFLICT);
+}
+
+static void stats_are_of_the_limits_that_were_asked(void **state)
+{
+    struct world *w = *state;
+    static struct answer a;
+    struct zl_rt_spec spec;
+    world_spec(w, &spec, ARGV("forever"));
+    spec.limits.memory_bytes = 64 << 20;
+    world_run(w, &spec);
+    assert_int_equal(world_stats(w, spec.id, &a), 0);
+    assert_int_equal(a.reply.stats.memory_limit, 64 << 20);
+    assert_int_equal(a.reply.stats.pids, 1);
+}
+
 int main(int argc, char **argv)
 {
     native = argc > 1 && zl_streq(argv[1], "native");
@@ -81,6 +231,12 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         T(exits_read_as_exited_with_their_code),
         T(a_kill_reads_as_signal_and_sigterm_reaches_the_program),
+        T(a_first_process_out_of_memory_is_oom_killed_and_a_child_only_counts),
+        T(a_program_that_is_not_there_has_its_own_error_and_leaves_an_instance_to_remove_at_most),
+        T(list_gives_back_what_create_was_told),
+        T(remove_ends_what_runs_and_takes_unknown_ids),
+        T(exec_gives_code_and_both_streams),
+        T(stats_are_of_the_limits_that_were_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
