@@ -38,3 +38,5 @@ void shim_log_feed(struct shim_log *l, unsigned stream, struct zl_str bytes, uin
 int shim_log_tick(struct shim_log *l, uint64_t now_ms);
 /* Everything that is left. */
 void shim_log_close(struct shim_log *l);
+/* On a full disk, after close: gives the last lines up for something that matters more. */
+void shim_log_give_way(int dir);

@@ -104,9 +104,13 @@ static ZL_NORETURN void end(struct shim *s)
     shim_log_close(&s->log);
     remove_link(s);
     zl_phase("shim.cleaned");
-    if (shim_record_exit(s) < 0) {
-        remove_folders(); /* a full disk: the upper layer's room may do */
-        for (int i = 0; i < 60 && shim_record_exit(s) < 0; i++)
+    for (int i = 0; shim_record_exit(s) < 0 && i < 60; i++) {
+        /* A full disk: what may be given up for the record goes; then whoever else fills it has a minute. */
+        if (i == 0)
+            remove_folders();
+        else if (i == 1)
+            shim_log_give_way(ZL_SH_FD_DIR);
+        else
             (void)nanosleep(&(struct timespec){ 1, 0 }, NULL);
     }
     zl_phase("shim.recorded");

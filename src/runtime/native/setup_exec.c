@@ -177,6 +177,21 @@ static int find_program(const struct zl_job *job, const char *name, char *ret, s
                   : zl_setup_fail(err, ZL_E_NO_COMMAND, "find the program '%.80s' in the image's PATH", name);
 }
 
+/* A working folder that the image does not have, as others make it too: owned by root. We are inside the root already.
+ */
+static int make_folders(const char *path)
+{
+    char part[4096];
+    for (const char *p = path; *p; p++) {
+        const char *end = strchrnul(p + 1, '/');
+        snprintf(part, sizeof part, "%.*s", (int)ZL_MIN((ptrdiff_t)sizeof part - 1, end - path), path);
+        if (mkdir(part, 0755) < 0 && errno != EEXIST)
+            return -errno;
+        p = end - 1;
+    }
+    return 0;
+}
+
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err)
 {
     struct identity id = { 0 };
@@ -189,7 +204,7 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_s
     if (r < 0)
         return r;
     const char *cwd = job->cwd[0] ? job->cwd : "/";
-    if (chdir(cwd) < 0 && !(errno == ENOENT && mkdir(cwd, 0755) == 0 && chdir(cwd) == 0))
+    if (chdir(cwd) < 0 && !(errno == ENOENT && make_folders(cwd) == 0 && chdir(cwd) == 0))
         return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);
     r = drop_rights(job, &id, err);
     r = r < 0 ? r : find_program(job, argv[0], program, sizeof program, err);
