@@ -12,18 +12,20 @@
 
 enum { READ_SIZE = 64 * 1024 };
 
+/* A line of one stream whose end has not come. */
+struct part {
+    struct zl_buf text;
+    char time[64];
+};
+
 struct zl_log_reader {
     int dir, fd, notify;
     uint64_t generation; /* of fd */
     uint64_t offset;     /* in the file, of buf[0] */
     char *buf;
     size_t from, to;
-    /* A line whose end has not come; of one stream, as a line of the other ends it (so that a cursor leaves nothing
-     * unfinished behind it). */
-    struct zl_buf part;
-    unsigned part_stream;
-    char part_time[64];
-    struct zl_buf entry; /* what the last entry's text views */
+    struct part parts[2]; /* of stdout, stderr */
+    struct zl_buf entry;  /* what the last entry's text views */
     char time[64];
 };
 
@@ -46,7 +48,8 @@ struct zl_log_reader *zl_log_reader_free(struct zl_log_reader *r)
         zl_close(r->dir);
         zl_close(r->fd);
         zl_close(r->notify);
-        zl_buf_done(&r->part);
+        zl_buf_done(&r->parts[0].text);
+        zl_buf_done(&r->parts[1].text);
         zl_buf_done(&r->entry);
         free(r->buf);
         free(r);
@@ -117,10 +120,67 @@ static int open_generation(struct zl_log_reader *r, uint64_t generation)
 void zl_log_reader_seek(struct zl_log_reader *r, struct zl_log_cursor cursor)
 {
     r->from = r->to = 0;
-    zl_buf_clear(&r->part);
+    zl_buf_clear(&r->parts[0].text);
+    zl_buf_clear(&r->parts[1].text);
     r->fd = zl_close(r->fd);
     r->generation = cursor.generation;
     r->offset = cursor.offset;
+}
+
+/* "time stream tag text": false when it is no such line. */
+static bool split(struct zl_str line, struct zl_str *time, unsigned *stream, bool *full, struct zl_str *text)
+{
+    struct zl_str rest, name, tag;
+    *time = zl_str_cut(line, ' ', &rest);
+    if (!rest.p || time->n >= 64)
+        return false;
+    name = zl_str_cut(rest, ' ', &rest);
+    if (!rest.p)
+        return false;
+    tag = zl_str_cut(rest, ' ', &rest);
+    if (!rest.p || tag.n != 1 || (*tag.p != 'P' && *tag.p != 'F'))
+        return false;
+    if (!zl_str_is(name, "stdout") && !zl_str_is(name, "stderr"))
+        return false;
+    *stream = zl_str_is(name, "stderr");
+    *full = *tag.p == 'F';
+    *text = rest;
+    return true;
+}
+
+/* Adds a part to its line; false when that would be too long for one entry. */
+static bool add_part(struct part *p, struct zl_str time, struct zl_str text)
+{
+    if (p->text.n + text.n > ZL_LOG_LINE_MAX - 16384)
+        return false;
+    if (p->text.n == 0)
+        snprintf(p->time, sizeof p->time, "%.*s", ZL_STR_FMT(time));
+    zl_buf_add_str(&p->text, text);
+    return true;
+}
+
+/*
+ * A cursor may stand between the parts of a line, as lines of the other stream come in between. What lies before it is
+ * looked at again, so that those lines are whole for a reader who goes on from there.
+ */
+static void recall_parts(struct zl_log_reader *r)
+{
+    uint64_t from = r->offset > 2 * READ_SIZE ? r->offset - 2 * READ_SIZE : 0;
+    size_t size = (size_t)(r->offset - from);
+    zl_auto_free char *block = zl_xmalloc(size + 1);
+    ssize_t n = pread(r->fd, block, size, (off_t)from);
+    struct zl_str rest = zl_str_n(block, n > 0 ? (size_t)n : 0);
+    if (from > 0)
+        (void)zl_str_cut(rest, '\n', &rest); /* the line that the window cut in two */
+    while (rest.p && rest.n) {
+        struct zl_str time, text;
+        unsigned stream;
+        bool full;
+        if (!split(zl_str_cut(rest, '\n', &rest), &time, &stream, &full, &text))
+            continue;
+        if (full || !add_part(&r->parts[stream], time, text))
+            zl_buf_clear(&r->parts[stream].text);
+    }
 }
 
 /* Opens what the cursor names; an offset counts only in the file that it was taken in. */
@@ -133,6 +193,8 @@ static int ensure_open(struct zl_log_reader *r)
     struct stat st;
     if (e == 0 && (r->generation != wanted || fstat(r->fd, &st) < 0 || r->offset > (uint64_t)st.st_size))
         r->offset = 0;
+    if (e == 0 && r->offset > 0 && r->to == 0)
+        recall_parts(r);
     return e;
 }
 
@@ -175,39 +237,18 @@ static int fill(struct zl_log_reader *r)
     }
 }
 
-/* "time stream tag text": false when it is no such line. */
-static bool split(struct zl_str line, struct zl_str *time, unsigned *stream, bool *full, struct zl_str *text)
-{
-    struct zl_str rest, name, tag;
-    *time = zl_str_cut(line, ' ', &rest);
-    if (!rest.p || time->n >= 64)
-        return false;
-    name = zl_str_cut(rest, ' ', &rest);
-    if (!rest.p)
-        return false;
-    tag = zl_str_cut(rest, ' ', &rest);
-    if (!rest.p || tag.n != 1 || (*tag.p != 'P' && *tag.p != 'F'))
-        return false;
-    if (!zl_str_is(name, "stdout") && !zl_str_is(name, "stderr"))
-        return false;
-    *stream = zl_str_is(name, "stderr");
-    *full = *tag.p == 'F';
-    *text = rest;
-    return true;
-}
-
 static void give(struct zl_log_reader *r, struct zl_str time, unsigned stream, struct zl_str text, bool partial,
                  struct zl_log_entry *ret)
 {
-    bool joins = r->part.n > 0;
+    struct part *p = &r->parts[stream];
     zl_buf_clear(&r->entry);
-    zl_buf_add_str(&r->entry, zl_buf_view(&r->part));
+    zl_buf_add_str(&r->entry, zl_buf_view(&p->text));
     zl_buf_add_str(&r->entry, text);
-    if (joins)
-        snprintf(r->time, sizeof r->time, "%s", r->part_time);
+    if (p->text.n)
+        snprintf(r->time, sizeof r->time, "%s", p->time);
     else
         snprintf(r->time, sizeof r->time, "%.*s", ZL_STR_FMT(time));
-    zl_buf_clear(&r->part);
+    zl_buf_clear(&p->text);
     *ret = (struct zl_log_entry){ .time = zl_str(r->time),
                                   .is_stderr = stream == 1,
                                   .partial = partial,
@@ -215,27 +256,18 @@ static void give(struct zl_log_reader *r, struct zl_str time, unsigned stream, s
                                   .cursor = { r->generation, r->offset + r->from } };
 }
 
-/* The bytes at `from` are one CRI line of `n` bytes and `end` bytes behind it: true when there is an entry to give. */
+/* Takes the CRI line of `n` bytes at `from` (and `end` bytes behind it): true when there is an entry to give. */
 static bool take_line(struct zl_log_reader *r, size_t n, size_t end, struct zl_log_entry *ret)
 {
     struct zl_str time = { "", 0 }, text = zl_str_n(r->buf + r->from, n);
     unsigned stream = 0;
     bool full = true;
-    bool good = split(text, &time, &stream, &full, &text);
-    if (r->part.n && (!good || stream != r->part_stream)) {
-        give(r, time, r->part_stream, ZL_STR(""), true, ret); /* the line itself comes next */
-        return true;
-    }
+    (void)split(text, &time, &stream, &full, &text); /* what is no such line is text as it is */
     r->from += n + end;
-    if (full || r->part.n + text.n > ZL_LOG_LINE_MAX - 16384) {
-        give(r, time, stream, text, !full, ret);
-        return true;
-    }
-    if (r->part.n == 0)
-        snprintf(r->part_time, sizeof r->part_time, "%.*s", ZL_STR_FMT(time));
-    r->part_stream = stream;
-    zl_buf_add_str(&r->part, text);
-    return false;
+    if (!full && add_part(&r->parts[stream], time, text))
+        return false;
+    give(r, time, stream, text, !full, ret);
+    return true;
 }
 
 /* Whether the CRI line that begins here is the last part of a line; what is no CRI line is one. */
@@ -336,10 +368,13 @@ int zl_log_reader_next(struct zl_log_reader *r, struct zl_log_entry *ret)
         if (more > 0)
             continue;
         if (over) {
-            if (r->part.n == 0)
-                return 0;
-            give(r, ZL_STR(""), r->part_stream, ZL_STR(""), true, ret);
-            return 1;
+            for (unsigned stream = 0; stream < 2; stream++) {
+                if (r->parts[stream].text.n) {
+                    give(r, ZL_STR(""), stream, ZL_STR(""), true, ret);
+                    return 1;
+                }
+            }
+            return 0;
         }
         if (faccessat(r->dir, "exit", F_OK, 0) < 0)
             return 0;
@@ -366,5 +401,6 @@ bool zl_log_reader_ended(struct zl_log_reader *r)
     struct stat st;
     if (fstat(r->dir, &st) < 0 || st.st_nlink == 0)
         return true;
-    return faccessat(r->dir, "exit", F_OK, 0) == 0 && r->from == r->to && r->part.n == 0;
+    return faccessat(r->dir, "exit", F_OK, 0) == 0 && r->from == r->to && r->parts[0].text.n == 0 &&
+           r->parts[1].text.n == 0;
 }
