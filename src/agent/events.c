@@ -50,13 +50,13 @@ void agent_events_free(struct zl_agent *a)
 
 static void deliver(void *arg)
 {
-    struct zl_agent_watch *w = arg;
-    w->scheduled = false;
+    struct zl_agent_watch *w = arg; /* stays scheduled meanwhile: its callback may free it */
     struct event_log *l = w->freed ? NULL : find(w->agent, w->deployment, false);
     while (l && !w->freed && w->sent < l->n) {
         unsigned i = w->sent++;
         w->fn(w->arg, l->names[i].p, zl_buf_view(&l->datas[i]), l->last && i + 1 == l->n);
     }
+    w->scheduled = false;
     if (w->freed) {
         free(w->deployment);
         free(w);

@@ -74,7 +74,8 @@ static void desired_service(struct zl_arena *arena, const struct zl_state_deploy
                                                        [ZL_ON_TIMEOUT_WARN] = ZL_DEPEND_WARN,
                                                        [ZL_ON_TIMEOUT_CONTINUE] = ZL_DEPEND_CONTINUE };
     const struct zl_service *spec = doc->spec ? zl_spec_service(doc->spec, s->name) : NULL;
-    *ret = (struct zl_desired_service){ .name = s->name,
+    /* The last plan is shown until the next step, and the state's own strings may go before. */
+    *ret = (struct zl_desired_service){ .name = zl_arena_strdup(arena, s->name),
                                         .generation = s->generation,
                                         .replicas = s->replicas,
                                         .grace_ms = doc->grace_ms ? doc->grace_ms : DEFAULT_GRACE_MS };
@@ -109,7 +110,7 @@ void agent_desired(struct zl_agent *a, struct zl_arena *arena, struct zl_reconci
             desired_service(arena, d, doc, &d->services[k], &services[k]);
         uint64_t ago = wall > d->updated_ms ? wall - d->updated_ms : 0;
         all[i] = (struct zl_desired_deployment){
-            .name = d->name,
+            .name = zl_arena_strdup(arena, d->name),
             .stopping = d->stopping,
             .force = doc->force,
             .owner_gone = d->owner[0] && doc->lost_ms && now >= doc->lost_ms + OWNER_LOST_MS,
