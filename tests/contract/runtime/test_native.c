@@ -5,12 +5,16 @@
 #include "base/fd.h"
 #include "runtime/logs.h"
 #include "sys/cgroup.h"
+#include "sys/netlink.h"
+#include "sys/ns.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <time.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -277,6 +281,117 @@ static pid_t shim_of(struct world *w, const char *id)
     return (pid_t)strtol(at + 11, NULL, 10);
 }
 
+struct fetch {
+    struct in_addr to;
+    char got[256];
+};
+
+static int add_local(void *arg)
+{
+    const struct in_addr *local = arg;
+    zl_auto_close int nl = zl_netlink_open();
+    return zl_addr_add(nl, (unsigned)zl_link_index(nl, "lo"), *local, 32);
+}
+
+/* Inside the node's namespace: one request to port 80 of a replica. */
+static int fetch(void *arg)
+{
+    struct fetch *f = arg;
+    static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(80), .sin_addr = f->to };
+    for (uint64_t end = zl_clock_mono_ms() + 5000; zl_clock_mono_ms() < end;) {
+        zl_auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) {
+            int r = zl_write_full(fd, request, strlen(request));
+            ssize_t n = r < 0 ? r : recv(fd, f->got, sizeof f->got - 1, 0);
+            return n < 0 ? -errno : 0;
+        }
+        struct timespec ts = { 0, 2000000 };
+        (void)nanosleep(&ts, NULL);
+    }
+    return -ETIMEDOUT;
+}
+
+static int link_is_there(void *arg)
+{
+    zl_auto_close int nl = zl_netlink_open();
+    return zl_link_index(nl, arg) > 0;
+}
+
+static void a_replica_is_reached_in_the_nodes_namespace_and_its_link_goes_with_it(void **state)
+{
+    struct world *w = *state;
+    struct zl_rt_spec spec;
+    char link[ZL_RT_LINK_SIZE];
+    zl_auto_free char *path = zl_xasprintf("%s/netns", w->dir);
+    assert_int_equal(zl_netns_make(path), 0);
+    zl_auto_close int netns = zl_netns_open(path);
+    struct in_addr local = { htonl(0x0ac80001) };
+    assert_int_equal(zl_netns_run(netns, add_local, &local), 0);
+    for (int round = 0; round < 2; round++) { /* the address is free again at once */
+        struct fetch f = { .to = { htonl(0x0ac80005) } };
+        world_spec(w, &spec, ARGV("serve", "80"));
+        spec.netns = path;
+        spec.address = f.to;
+        spec.node_address.s_addr = htonl(0x0ac80001);
+        world_run(w, &spec);
+        zl_rt_link_name(spec.id, link);
+        assert_int_equal(zl_netns_run(netns, link_is_there, link), 1);
+        assert_int_equal(zl_netns_run(netns, fetch, &f), 0);
+        assert_non_null(strstr(f.got, "web-1 1"));
+        assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
+        (void)world_outcome(w, spec.id);
+        assert_int_equal(zl_netns_run(netns, link_is_there, link), 0);
+    }
+    world_spec(w, &spec, ARGV("forever"));
+    spec.netns = path;
+    spec.address.s_addr = htonl(0x0ac80006);
+    spec.node_address.s_addr = htonl(0x0ac80001);
+    world_run(w, &spec);
+    zl_rt_link_name(spec.id, link);
+    assert_int_equal(kill(shim_of(w, spec.id), SIGKILL), 0);
+    (void)world_outcome(w, spec.id);
+    assert_int_equal(zl_netns_run(netns, link_is_there, link), 0);
+    assert_int_equal(zl_netns_unpin(path), 0);
+}
+
+static void exec_changes_user_folder_and_environment_and_output_is_bounded(void **state)
+{
+    struct world *w = *state;
+    struct zl_rt_spec spec;
+    static struct answer a;
+    const char *const argv[] = { "probe" };
+    const char *const env[] = { "X=of exec", "PATH=/" };
+    struct zl_rt_exec exec = { .argv = argv, .nargv = 1, .env = env, .nenv = 2, .cwd = "/etc", .user = "web" };
+    world_spec(w, &spec, ARGV("say", "ready", "forever"));
+    world_run(w, &spec);
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), 0);
+    static const char *const facts[] = { "uid 1000\n",
+                                         "gid 1001\n",
+                                         "cwd /etc\n",
+                                         "X of exec\n",
+                                         "fds 0 1 2\n",
+                                         "host web-1\n",
+                                         "CapEff:\t0000000000000000\n",
+                                         "Seccomp:\t2\n",
+                                         "NoNewPrivs:\t1\n" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(facts); i++)
+        if (!strstr(a.out, facts[i]))
+            fail_msg("no '%s' in:\n%s", facts[i], a.out);
+    assert_null(strstr(a.out, "\npid 1\n"));
+    exec.output_max_bytes = 10;
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), 0);
+    assert_int_equal(strlen(a.out), 10);
+    assert_true(a.reply.exec.truncated);
+    exec.user = "nobody-here";
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), ZL_E_INVALID);
+    const char *const killed[] = { "/workload", "signal", "9" };
+    exec = (struct zl_rt_exec){ .argv = killed, .nargv = 3 };
+    assert_int_equal(world_exec(w, spec.id, &exec, &a), 0);
+    assert_int_equal(a.reply.exec.signal, SIGKILL);
+    assert_int_equal(a.reply.exec.code, 137);
+}
+
 static bool cgroup_is_gone(struct world *w, const char *id)
 {
     struct zl_cgroup g;
@@ -413,6 +528,8 @@ int main(int argc, char **argv)
         T(the_cpu_limit_holds_as_seen_from_outside),
         T(logs_keep_streams_long_lines_and_order_and_rotate),
         T(containers_outlive_the_agent_and_are_adopted),
+        T(a_replica_is_reached_in_the_nodes_namespace_and_its_link_goes_with_it),
+        T(exec_changes_user_folder_and_environment_and_output_is_bounded),
         T(a_killed_shim_is_a_runtime_error_and_nothing_of_it_lives_on),
         T(a_shim_killed_in_any_phase_leaves_nothing_and_is_told),
         T(a_full_disk_drops_log_lines_and_never_blocks_the_container),

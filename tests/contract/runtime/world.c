@@ -68,7 +68,7 @@ void world_open(struct world *w, bool native, const char *workload, const char *
         zl_runtime_watch(w->rt, event, w);
         return;
     }
-    snprintf(w->dir, sizeof w->dir, "/var/tmp/zl-runtime-test-%d", (int)getpid());
+    snprintf(w->dir, sizeof w->dir, "/tmp/zl-runtime-test-%d", (int)getpid());
     snprintf(w->containers, sizeof w->containers, "%s/containers", w->dir);
     snprintf(w->layer, sizeof w->layer, "%s/layer", w->dir);
     snprintf(w->cgroup_parent, sizeof w->cgroup_parent, "zlayer-test-%d", (int)getpid());
