@@ -95,6 +95,8 @@ static int follow(struct zl_stream *s, struct zl_progress *p, const char *deploy
             return 0;
         if (r < 0)
             return r;
+        if (until_gone && zl_str_is(name, "failed"))
+            continue; /* what fails while it is taken down is no news */
         enum zl_outcome o = zl_event_show(p, deployment, name, data);
         if (o == ZL_OUTCOME_GONE || (o != ZL_OUTCOME_NONE && !until_gone)) {
             *ret = o;
@@ -121,7 +123,7 @@ int zl_watch(struct zl_cli *cli, const char *deployment, bool until_gone, uint64
         } else if (r == 0) {
             r = follow(s, &p, deployment, until_gone, deadline, ret, err);
             if (r == 0)
-                (void)poll(NULL, 0, 50); /* the agent went away; its successor needs a moment */
+                (void)poll(NULL, 0, 100); /* the agent went away; its successor needs a moment */
         }
     }
     zl_progress_done(&p);
