@@ -288,6 +288,8 @@ static struct listener *want(struct zl_agent *a, bool inside, struct in_addr add
 {
     struct listener *l = find_listener(a, addr, port);
     struct zl_err err = { 0 };
+    if (l && l->used)
+        return NULL; /* two deployments' internal endpoints with one port: the loopback's is the first one's */
     if (!l) {
         int fd =
             zl_node_net_listen(a->net, inside ? ZL_NET_INSIDE : ZL_NET_OUTSIDE, addr.s_addr ? &addr : NULL, port, &err);
