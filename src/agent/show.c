@@ -2,8 +2,10 @@
 #include "agent/agent_priv.h"
 
 #include "base/clock.h"
+#include "base/fd.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <stdio.h>
 
 static struct zl_value *text(struct zl_arena *arena, const char *s)
@@ -132,7 +134,23 @@ static struct zl_value *show_exit(struct zl_arena *arena, const struct inst *i)
     return v;
 }
 
-static struct zl_value *show_instance(struct zl_agent *a, struct zl_arena *arena, const struct inst *i)
+/* The shim writes it; read once, when somebody wants to see it. */
+static pid_t first_process(struct zl_agent *a, struct zl_arena *arena, struct inst *i)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    struct zl_value *v;
+    struct zl_parse_error pe;
+    char path[4200];
+    if (i->pid || i->state != ZL_ACTUAL_RUNNING)
+        return i->pid;
+    snprintf(path, sizeof path, "%s/%s/state", a->o.home->containers, i->id);
+    if (zl_read_file(AT_FDCWD, path, 4096, &text) == 0 &&
+        zl_json_parse(arena, zl_buf_view(&text), &zl_limits_document, &v, &pe) == 0)
+        i->pid = (pid_t)ZL_MIN(zl_value_u64(v, "pid", 0), (uint64_t)INT32_MAX);
+    return i->pid;
+}
+
+static struct zl_value *show_instance(struct zl_agent *a, struct zl_arena *arena, struct inst *i)
 {
     static const char *const states[] = { "creating", "created", "running", "exited" };
     char address[INET_ADDRSTRLEN];
@@ -150,7 +168,7 @@ static struct zl_value *show_instance(struct zl_agent *a, struct zl_arena *arena
     zl_value_set(arena, v, "health", text(arena, !checked ? "none" : agent_healthy(a, i, s) ? "healthy" : "unhealthy"));
     if (i->address.s_addr)
         zl_value_set(arena, v, "address", text(arena, inet_ntop(AF_INET, &i->address, address, sizeof address)));
-    if (i->pid > 0)
+    if (first_process(a, arena, i) > 0)
         zl_value_set(arena, v, "pid", zl_value_int(arena, i->pid));
     zl_value_set(arena, v, "restarts", zl_value_int(arena, i->attempt));
     zl_value_set(arena, v, "created_at", wall(arena, i->created_wall_ms));
