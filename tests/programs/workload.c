@@ -10,6 +10,7 @@
  *   child-alloc MIB     a child does, and is waited for
  *   burn MS             use the processor for so long
  *   cat PATH            print a file
+ *   get ADDRESS:PORT    connect, ask for / and write the reply's last line, or why there is none
  *   exit CODE           end
  *   signal N            end by that signal (its default action)
  *   forever             wait for SIGTERM, then end with 0
@@ -183,6 +184,41 @@ static void cat(const char *path)
     fflush(stdout);
 }
 
+static void get(const char *where)
+{
+    char host[64], buf[4096];
+    const char *colon = strrchr(where, ':');
+    struct sockaddr_in a = { .sin_family = AF_INET };
+    struct timeval tv = { .tv_sec = 3 };
+    snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - where) : 0, where);
+    if (!colon || inet_pton(AF_INET, host, &a.sin_addr) != 1) {
+        fprintf(stderr, "workload: not ADDRESS:PORT: %s\n", where);
+        exit(2);
+    }
+    a.sin_port = htons((unsigned short)number(colon + 1));
+    int fd = socket(AF_INET, SOCK_STREAM, 0), n = 0;
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv); /* of connect, too */
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    n = snprintf(buf, sizeof buf, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", where);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 || write(fd, buf, (size_t)n) != n) {
+        printf("%s: %s\n", where, strerrorname_np(errno));
+    } else {
+        size_t got = 0;
+        ssize_t r;
+        while (got < sizeof buf - 1 && (r = read(fd, buf + got, sizeof buf - 1 - got)) > 0) {
+            got += (size_t)r;
+            buf[got] = 0;
+            if (strstr(buf, "\r\n\r\n") && buf[got - 1] == '\n' && !strstr(buf + got - 4, "\r\n\r\n"))
+                break;
+        }
+        buf[got] = 0;
+        char *body = strstr(buf, "\r\n\r\n");
+        printf("%s: %s", where, body && body[4] ? body + 4 : got ? "no body\n" : "no reply\n");
+    }
+    fflush(stdout);
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
     struct sigaction sa = { .sa_handler = on_term };
@@ -202,6 +238,8 @@ int main(int argc, char **argv)
             cat(arg);
         } else if (strcmp(verb, "serve") == 0) {
             serve(number(arg));
+        } else if (strcmp(verb, "get") == 0) {
+            get(arg);
         } else if (strcmp(verb, "lines") == 0) {
             lines(number(arg));
         } else if (strcmp(verb, "sleep") == 0) {
