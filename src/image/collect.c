@@ -118,6 +118,23 @@ static int sweep(int dir, const char *folder, struct needed *set, uint64_t *free
     return r;
 }
 
+/* Files with a leading dot were being written by somebody who died: who writes holds the lock that we have alone. */
+static int sweep_leftovers(int dir, const char *folder)
+{
+    int fd = zl_openat(dir, folder, O_RDONLY | O_DIRECTORY, 0);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        zl_close(fd);
+        return fd < 0 ? fd : -ENOMEM;
+    }
+    struct dirent *e;
+    while ((e = readdir(d)) != NULL)
+        if (e->d_name[0] == '.' && !zl_streq(e->d_name, ".") && !zl_streq(e->d_name, ".."))
+            (void)unlinkat(dirfd(d), e->d_name, 0); /* the next collection tries again */
+    closedir(d);
+    return 0;
+}
+
 static int collect_locked(const struct zl_store *s, uint64_t *freed, struct zl_err *err)
 {
     struct zl_arena arena;
@@ -132,6 +149,8 @@ static int collect_locked(const struct zl_store *s, uint64_t *freed, struct zl_e
         r = r < 0 ? r : need_folder(s, "staging", "/keep", &blobs);
         r = r < 0 ? r : sweep(s->dir, "layers", &layers, freed);
         r = r < 0 ? r : sweep(s->dir, "blobs/sha256", &blobs, freed);
+        r = r < 0 ? r : sweep_leftovers(s->dir, "refs");
+        r = r < 0 ? r : sweep_leftovers(s->dir, "leases");
         if (r < 0)
             zl_fail(err, r, "remove what no image needs");
     }

@@ -203,8 +203,9 @@ int zl_store_put(const struct zl_store *s, const struct zl_image_record *record,
     zl_arena_init(&arena);
     zl_json_print(&text, zl_print(&arena, &zl_type_image_record, record), 1);
     zl_arena_done(&arena);
+    zl_auto_close int lock = zl_store_lock(s, false); /* the collector takes half-written files for leftovers */
     zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
-    r = refs < 0 ? refs : zl_write_file_atomic(refs, file + 5, text.p, text.n, 0644, ZL_POWER_PROOF);
+    r = lock < 0 ? lock : refs < 0 ? refs : zl_write_file_atomic(refs, file + 5, text.p, text.n, 0644, ZL_POWER_PROOF);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep the image record of %.200s",
                                  record->reference)
                  : 0;

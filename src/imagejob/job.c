@@ -1,6 +1,5 @@
 #include "imagejob/job.h"
 
-#include "base/clock.h"
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/phase.h"
@@ -30,33 +29,37 @@ static void drop_dead_staging(int staging)
             continue;
         snprintf(lock, sizeof lock, "%s/.lock", e->d_name);
         zl_auto_close int held = zl_openat(staging, lock, O_RDONLY, 0);
-        struct stat st;
-        /* Without a lock file yet it may be a job that is just beginning. */
-        bool young = held < 0 && fstatat(staging, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-                     (uint64_t)st.st_mtime + 60 > zl_clock_wall_ms() / 1000;
-        if (!young && (held < 0 || flock(held, LOCK_EX | LOCK_NB) == 0))
+        if (held < 0 || flock(held, LOCK_EX | LOCK_NB) == 0)
             ZL_IGNORE(zl_remove_tree(staging, e->d_name)); /* the next job tries again */
     }
     closedir(d);
 }
 
+/* Makes and locks the job's folder. One job at a time does this (until `all` is closed), so that no folder is seen
+ * before its lock is held. */
+static int make_staging(struct zl_image_job *job, int all)
+{
+    while (flock(all, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return -errno;
+    drop_dead_staging(all);
+    int r = zl_mkdirat(all, job->id, 0700);
+    r = r < 0 ? r : (job->staging = zl_openat(all, job->id, O_RDONLY | O_DIRECTORY, 0));
+    r = r < 0 ? r : (job->staging_lock = zl_openat(job->staging, ".lock", O_RDWR | O_CREAT, 0600));
+    return r >= 0 && flock(job->staging_lock, LOCK_EX | LOCK_NB) < 0 ? -errno : r;
+}
+
 int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err)
 {
     *job = (struct zl_image_job){ .staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
+    job->store.dir = -EBADF;
     zl_arena_init(&job->arena);
     int r = zl_store_open(data_dir, &job->store, err);
     if (r < 0)
         return r;
     zl_id_make(job->id);
     zl_auto_close int all = zl_openat(job->store.dir, "staging", O_RDONLY | O_DIRECTORY, 0);
-    if (all < 0)
-        return zl_fail(err, all, "open the staging folder");
-    drop_dead_staging(all);
-    r = zl_mkdirat(all, job->id, 0700);
-    r = r < 0 ? r : (job->staging = zl_openat(all, job->id, O_RDONLY | O_DIRECTORY, 0));
-    r = r < 0 ? r : (job->staging_lock = zl_openat(job->staging, ".lock", O_RDWR | O_CREAT, 0600));
-    if (r >= 0 && flock(job->staging_lock, LOCK_EX | LOCK_NB) < 0)
-        r = -errno;
+    r = all < 0 ? all : make_staging(job, all);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "make the job's staging folder") : 0;
 }
 
@@ -70,6 +73,7 @@ void zl_image_job_close(struct zl_image_job *job)
     zl_close(job->staging);
     zl_close(job->staging_lock);
     zl_store_close(&job->store);
+    zl_buf_done(&job->kept);
     zl_arena_done(&job->arena);
 }
 
@@ -105,12 +109,11 @@ void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r
 
 int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err)
 {
-    zl_auto_buf text = ZL_BUF_INIT;
     for (unsigned i = 0; i < n; i++)
-        zl_buf_printf(&text, "%s\n", digests[i]);
+        zl_buf_printf(&job->kept, "%s\n", digests[i]);
     /* Under the lock: a collector that did not see the file is through when it is there. */
     zl_auto_close int lock = zl_store_lock(&job->store, false);
-    int r = lock < 0 ? lock : zl_write_file_atomic(job->staging, "keep", text.p, text.n, 0600, ZL_KILL_PROOF);
+    int r = lock < 0 ? lock : zl_write_file_atomic(job->staging, "keep", job->kept.p, job->kept.n, 0600, ZL_KILL_PROOF);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep what the job needs") : 0;
 }
 
@@ -126,7 +129,12 @@ int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const cha
 int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
                           struct zl_err *err)
 {
-    zl_digest_of(p, n, digest);
+    const char *kept = zl_digest_of(p, n, digest);
+    int k = zl_image_job_keep(job, &kept, 1, err);
+    if (k < 0)
+        return k;
+    zl_auto_close int lock =
+        zl_store_lock(&job->store, false); /* the collector takes half-written files for leftovers */
     zl_auto_close int blobs = zl_openat(job->store.dir, "blobs/sha256", O_RDONLY | O_DIRECTORY, 0);
     int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_POWER_PROOF);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;

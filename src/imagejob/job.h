@@ -12,6 +12,7 @@ struct zl_image_job {
     int staging; /* images/staging/<id>/, locked while the job lives */
     int staging_lock;
     char id[40];
+    struct zl_buf kept; /* what the file `keep` says */
     struct zl_arena arena;
     const struct zl_value *request;
     int events; /* where event lines go */
@@ -35,7 +36,7 @@ int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, c
 /* Puts bytes into the store as a blob; gives its digest. */
 int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
                           struct zl_err *err) ZL_MUST;
-/* Protects these digests from the collector while the job lives; what is there afterwards stays. */
+/* Protects these digests too from the collector while the job lives; what is there afterwards stays. */
 int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err) ZL_MUST;
 /* Moves a file of the staging folder to its place among the blobs. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;

@@ -120,8 +120,7 @@ static int fetch_manifest(struct pull *p, const struct zl_image_record *here, st
     zl_phase("pull.manifest");
     p->digest = p->manifest_digest = zl_arena_strdup(a, m.digest);
     p->documents = m.body.n;
-    r = zl_image_job_keep(p->job, &p->digest, 1, err);
-    r = r < 0 ? r : zl_oci_manifest_parse(a, zl_buf_view(&m.body), m.content_type, &p->manifest, err);
+    r = zl_oci_manifest_parse(a, zl_buf_view(&m.body), m.content_type, &p->manifest, err);
     r = r < 0 ? r : zl_image_job_put_blob(p->job, m.body.p, m.body.n, digest, err);
     for (unsigned depth = 0; r == 0 && p->manifest.kind == ZL_OCI_INDEX; depth++)
         r = descend(p, depth, &m, err);
@@ -172,14 +171,11 @@ static struct zl_strings chain_ids(struct pull *p)
     return s;
 }
 
-/* Everything that the record will need, so that no collector takes it before the record is there. */
+/* What the record will need beside the documents, so that no collector takes it before the record is there. */
 static int keep(struct pull *p, const struct zl_strings *chains, struct zl_err *err)
 {
     unsigned n = 0;
-    const char **all = zl_arena_alloc(&p->job->arena, (2 * p->manifest.n + 3) * sizeof *all);
-    all[n++] = p->digest;
-    all[n++] = p->manifest_digest;
-    all[n++] = p->manifest.config.digest;
+    const char **all = zl_arena_alloc(&p->job->arena, (2 * p->manifest.n + 1) * sizeof *all);
     for (unsigned i = 0; i < p->manifest.n; i++) {
         all[n++] = p->manifest.items[i].digest;
         all[n++] = chains->v[i];
