@@ -10,6 +10,7 @@
 #include "cluster/files.h"
 #include "cluster/kept.h"
 #include "cluster/mark.h"
+#include "cluster/segment.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ struct zl_cluster {
     int dirfd, markfd;
     uint64_t node;
     enum phase phase;
-    bool announced, opening, engine_closing, writing;
+    bool announced, opening, engine_closing, writing, saved;
     struct zl_engine *engine; /* READY only */
     struct zl_state *state;   /* what was loaded last, without an engine */
     struct zl_mark mark;
@@ -238,6 +239,12 @@ static int load(struct zl_cluster *c, struct zl_engine **engine, struct zl_err *
     if (o.fresh && c->mark.applied)
         return zl_fail(err, ZL_E_STORE_DAMAGED, "the log in %s is gone, %llu commands had been stored", c->dir,
                        (unsigned long long)c->mark.applied);
+    char bad[64] = "";
+    r = zl_segments_prepare(c->dirfd, c->saved, bad, sizeof bad);
+    if (r == -ENOSPC)
+        return zl_fail(err, ZL_E_DISK_FULL, "no space is left to save the segment %s/%s before it is cut", c->dir, bad);
+    if (r < 0)
+        return zl_fail_errno(err, ZL_E_STORE_DAMAGED, r, "the segment %s/%s does not check", c->dir, bad);
     r = zl_engine_start(c->loop, &o, engine, err);
     return r < 0 ? r : check_against_mark(c, *engine, err);
 }
@@ -253,10 +260,12 @@ static void open_engine(void *arg)
     }
     if (c->phase != OPENING && c->phase != FAILED)
         return;
-    int r;
+    int r = 0;
     struct zl_err err = { 0 };
+    zl_reserve_release(c->dirfd);
     if (!c->announced && (r = zl_kept_save(c->dirfd, c->kept)) < 0)
         zl_log_warn("open segments could not be copied, starting without reason=\"%s\"", zl_error_text(r));
+    c->saved = c->announced || r == 0;
     struct zl_engine *engine = NULL;
     r = load(c, &engine, &err);
     if (r == 0 || (r == ZL_E_STORE_DAMAGED && engine)) {
@@ -267,6 +276,7 @@ static void open_engine(void *arg)
         c->engine = engine;
         c->phase = READY;
         write_mark(c, zl_engine_state(engine));
+        zl_reserve_hold(c->dirfd);
         bool again = c->announced;
         announce(c, NULL);
         if (again && c->o.changed && c->phase == READY)

@@ -7,7 +7,8 @@
  *
  * Files of `dir`: raft's segments, snapshots and metadata; `node` (the node's id); `mark` (how far the state had come,
  * written after each apply, not synced); `kept/<n>/` (the open segments as they were before each of the last starts;
- * `kept/damaged-<n>/` those before a start that found damage, never dropped).
+ * `kept/damaged-<n>/` those before a start that found damage, never dropped);
+ * `reserve` (space for a start on a full disk).
  *
  * Thread: the loop's. Owns: the caller owns the zl_cluster until its closed callback.
  * Fails: zl_cluster_open: ZL_E_STORE_NEWER, ZL_E_DISK_FULL, errno. Proposals: ZL_E_STORE_DAMAGED, ZL_E_DISK_FULL,

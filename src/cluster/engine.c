@@ -159,9 +159,6 @@ static void engine_free(struct zl_engine *e)
 
 static int bootstrap(struct zl_engine *e)
 {
-    /* A first start that was killed here may have left metadata without a log. */
-    (void)unlinkat(e->o.dirfd, "metadata1", 0);
-    (void)unlinkat(e->o.dirfd, "metadata2", 0);
     struct raft_configuration conf;
     raft_configuration_init(&conf);
     int rv = raft_configuration_add(&conf, e->o.node, "local", RAFT_VOTER);
@@ -197,6 +194,12 @@ void zl_engine_close(struct zl_engine *e, void (*fn)(void *arg), void *arg)
     zl_loop_defer(e->loop, close_later, e);
 }
 
+/* What libraft can't load is damaged, whatever its code says: it calls a short file an I/O error. */
+static int load_failed(struct zl_engine *e, int rv, struct zl_err *err)
+{
+    return raft_failed(e, rv == RAFT_NOMEM || rv == RAFT_NOSPACE ? rv : RAFT_CORRUPT, "loading the store", err);
+}
+
 static int start_raft(struct zl_engine *e, struct zl_err *err)
 {
     if (e->o.fresh) {
@@ -210,7 +213,7 @@ static int start_raft(struct zl_engine *e, struct zl_err *err)
         return zl_fail(err, code, "loading the store of %s: %s", e->o.dir, e->fault.text);
     }
     if (rv)
-        return raft_failed(e, rv, "loading the store", err);
+        return load_failed(e, rv, err);
     if (raft_state(&e->raft) != RAFT_LEADER || raft_last_applied(&e->raft) < raft_last_index(&e->raft))
         return zl_fail(err, ZL_E_STORE_DAMAGED, "the log of %s does not name this node as its only member", e->o.dir);
     return 0;
@@ -230,6 +233,11 @@ int zl_engine_start(struct zl_loop *loop, const struct zl_engine_options *option
     e->fsm = (struct raft_fsm){
         .version = 1, .data = e, .apply = fsm_apply, .snapshot = fsm_snapshot, .restore = fsm_restore
     };
+    if (e->o.fresh) {
+        /* A first start that was killed may have left metadata without a log, and libraft would take it for one. */
+        (void)unlinkat(e->o.dirfd, "metadata1", 0);
+        (void)unlinkat(e->o.dirfd, "metadata2", 0);
+    }
     int rv = raft_uv_init(&e->io, zl_loop_uv(loop), e->o.dir, &e->transport);
     if (rv) {
         engine_free(e);
@@ -241,7 +249,7 @@ int zl_engine_start(struct zl_loop *loop, const struct zl_engine_options *option
     raft_uv_set_auto_recovery(&e->io, false);
     rv = raft_init(&e->raft, &e->io, &e->fsm, e->o.node, "local");
     if (rv) {
-        int r = raft_failed(e, rv, "opening the store", err);
+        int r = load_failed(e, rv, err);
         raft_uv_close(&e->io);
         engine_free(e);
         return r;

@@ -7,8 +7,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
-enum { SNAPSHOT_MAX = 1 << 30, NODE_TEXT = 17 };
+enum { SNAPSHOT_MAX = 1 << 30, NODE_TEXT = 17, RESERVE = 2 << 20 };
 
 static bool is_segment(const char *name)
 {
@@ -85,4 +87,25 @@ int zl_snapshot_rescue(int dir, struct zl_state **ret)
     }
     free(names);
     return r;
+}
+
+static uint64_t space(int dir)
+{
+    struct statvfs v;
+    return fstatvfs(dir, &v) == 0 ? (uint64_t)v.f_bavail * v.f_frsize : 0;
+}
+
+void zl_reserve_hold(int dir)
+{
+    if (faccessat(dir, "reserve", F_OK, 0) == 0 || space(dir) < 3ull * RESERVE)
+        return;
+    zl_auto_close int fd = zl_openat(dir, "reserve", O_WRONLY | O_CREAT | O_EXCL, 0600);
+    if (fd >= 0 && fallocate(fd, 0, 0, RESERVE) < 0)
+        (void)unlinkat(dir, "reserve", 0);
+}
+
+void zl_reserve_release(int dir)
+{
+    if (space(dir) < RESERVE)
+        (void)unlinkat(dir, "reserve", 0);
 }

@@ -11,3 +11,10 @@ int zl_log_present(int dir) ZL_MUST;
 int zl_node_id_load(int dir, uint64_t *ret) ZL_MUST;
 /* The state of the newest snapshot that can be read, for when libraft refuses to load. -ENOENT: there is none. */
 int zl_snapshot_rescue(int dir, struct zl_state **ret) ZL_MUST;
+
+/*
+ * Space that is set aside while there is plenty, and given back before a start that would find none: libraft can't even
+ * load without writing. A file of 2 MiB, `reserve`.
+ */
+void zl_reserve_hold(int dir);
+void zl_reserve_release(int dir);

@@ -60,6 +60,8 @@ static inline int store_open(struct store *s, const char *dir)
     assert_false(s->is_ready);
     while (!s->is_ready)
         zl_loop_run(s->loop);
+    if (s->ready.code && s->ready.code != ZL_E_STORE_DAMAGED)
+        print_message("%s\n", s->ready.text);
     return s->ready.code;
 }
 

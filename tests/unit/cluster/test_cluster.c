@@ -146,10 +146,27 @@ static void a_store_of_a_newer_release_is_refused(void **state)
     drop_folder(dir);
 }
 
+static void a_first_start_that_was_killed_half_way_is_begun_again(void **state)
+{
+    char dir[64];
+    make_folder(dir);
+    struct store s;
+    assert_int_equal(store_open(&s, dir), 0);
+    store_close(&s);
+    zl_auto_close int fd = zl_openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0);
+    assert_int_equal(unlinkat(fd, "0000000000000001-0000000000000001", 0), 0); /* the metadata is written before it */
+    assert_int_equal(unlinkat(fd, "mark", 0), 0);
+    assert_int_equal(store_open(&s, dir), 0);
+    assert_int_equal(store_put(&s, "one", "{}"), 0);
+    store_close(&s);
+    drop_folder(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_first_open_makes_a_store_and_the_next_finds_all_of_it),
+        cmocka_unit_test(a_first_start_that_was_killed_half_way_is_begun_again),
         cmocka_unit_test(snapshots_replace_the_log_and_carry_the_chain),
         cmocka_unit_test(large_documents_fit_and_too_large_ones_are_refused),
         cmocka_unit_test(what_is_under_way_at_the_close_is_told_so),

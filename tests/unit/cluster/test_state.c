@@ -175,8 +175,8 @@ static void service_addresses_run_out_cleanly(void **state)
     zl_arena_init(&arena);
     for (char name[] = "a"; r.code == 0; name[0]++) {
         struct zl_command c = put(zl_arena_strdup(&arena, name), services, EACH, 1);
-        zl_buf_clear(&before);
-        zl_state_encode(&before, s);
+        if (s->ndeployments == 65534 / EACH)
+            zl_state_encode(&before, s);
         zl_state_apply(s, &c, ZL_STR("x"), &r);
     }
     assert_int_equal(r.code, ZL_E_LIMIT);
