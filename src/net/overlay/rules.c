@@ -32,12 +32,15 @@ void zl_rules_inside(struct zl_buf *b, const struct zl_net_ranges *ranges)
                            "meta mark set 0\n" FORWARD "meta mark set ip saddr map @owners\n" FORWARD
                            "meta mark . ip daddr @members accept\n");
     zl_buf_printf(b, FORWARD "oifname uplink ip saddr %s/16 accept\n", text(ranges->replicas, replicas));
-    /* Refused at once rather than lost, so that a program sees what happens. */
-    zl_buf_puts(b, FORWARD "reject with icmpx type admin-prohibited\n");
+    /* Refused at once rather than lost, so that a program sees what happens. A reset works where an ICMP error comes
+     * too early: while connect() still holds the socket the kernel only notes it, and tells after the first repeat. */
+    zl_buf_puts(b,
+                FORWARD "meta l4proto tcp reject with tcp reset\n" FORWARD "reject with icmpx type admin-prohibited\n");
     zl_buf_puts(b, INPUT "iifname lo accept\n" INPUT "ct state established,related accept\n" INPUT
                          "iifname uplink drop\n" INPUT "meta mark set 0\n" INPUT
                          "meta mark set ip saddr map @owners\n" INPUT "meta mark . ip daddr @members accept\n" INPUT
-                         "ip daddr . tcp dport @published accept\n" INPUT "reject with icmpx type admin-prohibited\n");
+                         "ip daddr . tcp dport @published accept\n" INPUT
+                         "meta l4proto tcp reject with tcp reset\n" INPUT "reject with icmpx type admin-prohibited\n");
 #undef FORWARD
 #undef INPUT
     zl_buf_puts(b, "add rule inet zlayer postrouting oifname uplink masquerade\n");

@@ -158,9 +158,9 @@ static void assert_refused(int netns, const char *addr, uint16_t port)
 {
     uint64_t before = zl_clock_mono_ms();
     int r = try_connect(netns, addr, port, 2000);
-    if (r != -EHOSTUNREACH && r != -EACCES)
+    if (r != -ECONNREFUSED)
         fail_msg("connect to %s: %s", addr, zl_error_text(r));
-    assert_true(zl_clock_mono_ms() - before < 1000);
+    assert_true(zl_clock_mono_ms() - before < 500);
 }
 
 static void add(struct zl_node_net *nn, const char *addr, const char *deployment)
@@ -189,7 +189,12 @@ static void picture(struct zl_buf *b)
     assert_ok(zl_nft_run(-1, "list ruleset", &rules, &err), &err);
     zl_buf_add_str(b, zl_buf_view(&rules));
     assert_ok(zl_read_file(AT_FDCWD, "/proc/self/mounts", 1 << 20, &mounts), NULL);
-    zl_buf_add_str(b, zl_buf_view(&mounts));
+    /* The pins are below /run, which is our own; others' mounts, copied into our namespace, may go with their files. */
+    for (struct zl_str rest = zl_buf_view(&mounts); rest.p && rest.n;) {
+        struct zl_str line = zl_str_cut(rest, '\n', &rest);
+        if (memmem(line.p, line.n, " /run", 5))
+            zl_buf_printf(b, "mount %.*s\n", ZL_STR_FMT(line));
+    }
     struct stat st;
     zl_buf_printf(b, "\nhost folder %s\npin %s\n", stat("/run/zlayer-host", &st) == 0 ? "there" : "gone",
                   stat(PIN, &st) == 0 ? "there" : "gone");
