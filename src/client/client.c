@@ -95,6 +95,8 @@ int zl_client_exchange(struct zl_client *c, struct zl_exchange *x, const char *m
             continue;
         }
         e = zl_client_start_agent(c, err);
+        if (e == ZL_E_CLOSED)
+            continue;
         if (e == ZL_E_LOCKED) { /* another client has started one, which serves its socket any moment now */
             (void)poll(NULL, 0, 20 << try);
             continue;

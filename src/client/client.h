@@ -30,7 +30,7 @@ enum zl_agent_state {
 
 /* Whether somebody accepts connections there; err says why not. Starts nothing. */
 enum zl_agent_state zl_client_probe(const struct zl_place *place, struct zl_err *err);
-/* Makes sure that an agent runs, starting one when there is none. */
+/* Starts an agent. ZL_E_LOCKED: one runs already; ZL_E_CLOSED: it was killed before it was ready. */
 int zl_client_start_agent(struct zl_client *c, struct zl_err *err) ZL_MUST;
 
 /* `body` NULL: none. *ret (may be NULL) is the reply's tree, or NULL for an empty reply. */

@@ -131,10 +131,10 @@ int zl_client_start_agent(struct zl_client *c, struct zl_err *err)
     if (!line.n) {
         int status = 0;
         (void)waitpid(pid, &status, 0);
-        (void)zl_fail(err, ZL_E_NO_AGENT, "the agent ended while it started (%s %d)",
-                      WIFSIGNALED(status) ? "signal" : "exit code",
-                      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-        return zl_hint(err, ZL_E_NO_AGENT, "%s/agent.log says more", c->place.data);
+        bool killed = WIFSIGNALED(status); /* by somebody else: worth another try */
+        e = zl_fail(err, killed ? ZL_E_CLOSED : ZL_E_NO_AGENT, "the agent ended while it started (%s %d)",
+                    killed ? "signal" : "exit code", killed ? WTERMSIG(status) : WEXITSTATUS(status));
+        return zl_hint(err, e, "%s/agent.log says more", c->place.data);
     }
     struct zl_arena arena;
     zl_arena_init(&arena);
