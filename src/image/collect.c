@@ -200,8 +200,10 @@ static int remove_locked(const struct zl_store *s, struct zl_arena *arena, const
                        "stop it first, or use --force (its layers stay until it ends)");
     char name[900] = "refs/";
     zl_store_escape(record->reference, name + 5, sizeof name - 5);
-    if (unlinkat(s->dir, name, 0) < 0)
-        return zl_fail(err, -errno, "remove the image record of %.200s", reference);
+    zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
+    /* On the disk before anything that it names goes, so that no power cut brings back a record without its layers. */
+    if (refs < 0 || unlinkat(s->dir, name, 0) < 0 || fsync(refs) < 0)
+        return zl_fail(err, refs < 0 ? refs : -errno, "remove the image record of %.200s", reference);
     return collect_locked(s, freed, err);
 }
 

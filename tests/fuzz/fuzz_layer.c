@@ -1,0 +1,81 @@
+/* A layer's tar is placed above a fixed lower layer; nothing beside its root may change. */
+#include "base/fd.h"
+#include "imagejob/unpack.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char base[64], lower[80];
+
+static void tidy(void)
+{
+    ZL_IGNORE(zl_remove_tree(AT_FDCWD, base));
+}
+
+static void make(const char *path, const char *link)
+{
+    char full[200];
+    snprintf(full, sizeof full, "%s/%s", base, path);
+    if (link ? symlink(link, full) < 0 : mkdir(full, 0755) < 0)
+        abort();
+}
+
+static void prepare(void)
+{
+    snprintf(base, sizeof base, "/tmp/zl-fuzz-layer-XXXXXX");
+    if (!mkdtemp(base))
+        abort();
+    (void)atexit(tidy);
+    snprintf(lower, sizeof lower, "%s/lower", base);
+    make("lower", NULL);
+    make("lower/d", NULL);
+    make("lower/d/e", NULL);
+    make("lower/out", "../victim");
+    make("victim", NULL);
+}
+
+static unsigned count(const char *name)
+{
+    char full[200];
+    unsigned n = 0;
+    snprintf(full, sizeof full, "%s/%s", base, name);
+    DIR *d = opendir(full);
+    if (!d)
+        abort();
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct zl_err err;
+    char path[80];
+    if (!base[0])
+        prepare();
+    make("root", NULL);
+    snprintf(path, sizeof path, "%s/root", base);
+    const char *lowers[] = { lower };
+    struct zl_unpack u = { .root = zl_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0), .lowers = { lowers, 1 } };
+    struct archive *tar = archive_read_new();
+    archive_read_support_format_tar(tar);
+    archive_read_support_format_empty(tar);
+    archive_read_set_options(tar, "hdrcharset=BINARY");
+    if (archive_read_open_memory(tar, data, size) >= ARCHIVE_WARN)
+        ZL_IGNORE(zl_unpack(&u, tar, &err));
+    archive_read_free(tar);
+    zl_close(u.root);
+    struct stat st;
+    snprintf(path, sizeof path, "%s/root", base);
+    if (count("") != 5 || count("victim") != 2 || count("lower") != 4 || count("lower/d") != 3 || lstat(path, &st) < 0)
+        abort();
+    if (zl_remove_tree(AT_FDCWD, path) < 0)
+        abort();
+    return 0;
+}
