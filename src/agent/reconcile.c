@@ -125,8 +125,9 @@ static void end(struct step *s, const struct scope *scope, const struct zl_desir
         if (i->drained || is_time(s, i->draining_ms + ZL_DRAIN_TIMEOUT_MS))
             act_on(s, ZL_ACTION_TERM, scope, service, i);
     } else {
-        /* What was never routed has nothing to drain. */
-        act_on(s, i->routed ? ZL_ACTION_DRAIN : ZL_ACTION_TERM, scope, service, i);
+        /* Also when it is out of the routes already: a killed agent may have begun to drain it. */
+        bool drains = i->routed || !service || service->has_routes;
+        act_on(s, drains ? ZL_ACTION_DRAIN : ZL_ACTION_TERM, scope, service, i);
     }
 }
 

@@ -182,6 +182,7 @@ static void a_new_agent_finishes_a_replacement_that_a_killed_one_began(void **st
            "101170 drain:a.1(i1) publish:2\n"
            "101210 term:a.1(i1)\n"
            "101210 agent killed\n"
+           "101210 drain:a.1(i1)\n"
            "101210 term:a.1(i1)\n"
            "101230 create:a.2/0\n"
            "101250 start:a.2(i4)\n"

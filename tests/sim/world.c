@@ -248,6 +248,14 @@ static void check_create(struct world *w, const struct zl_action *c)
     }
 }
 
+static struct w_instance *own(struct world *w, const struct zl_actual_instance *a)
+{
+    for (unsigned k = 0; k < W_INSTANCES; k++)
+        if (w->instances[k].used && zl_streq(w->instances[k].id, a->id))
+            return &w->instances[k];
+    abort();
+}
+
 /* Nothing that the plan should keep is touched, and nothing is asked to end too early. */
 static void check_end(struct world *w, const struct zl_action *c)
 {
@@ -259,8 +267,8 @@ static void check_end(struct world *w, const struct zl_action *c)
         forced |= w->deployments[k].exists && w->deployments[k].d.stopping && w->deployments[k].d.force &&
                   zl_streq(w->deployments[k].name, a->deployment);
     if (c->kind == ZL_ACTION_TERM)
-        CHECK(w, a->state == ZL_ACTUAL_RUNNING &&
-                     (!a->routed || (a->draining && (a->drained || w->now >= a->draining_ms + ZL_DRAIN_TIMEOUT_MS))));
+        CHECK(w, a->state == ZL_ACTUAL_RUNNING && (own(w, a)->busy_until <= w->now ||
+                                                   (a->draining && w->now >= a->draining_ms + ZL_DRAIN_TIMEOUT_MS)));
     if (c->kind == ZL_ACTION_KILL)
         CHECK(w, forced || a->state == ZL_ACTUAL_CREATED || a->kill_ms ||
                      (a->term_ms && w->now >= a->term_ms + (s ? s->grace_ms : (uint64_t)ZL_GRACE_MS)));
@@ -279,14 +287,6 @@ static void check_end(struct world *w, const struct zl_action *c)
                         zl_streq(w->instances[k].deployment, a->deployment);
         CHECK(w, replaced || old > 0);
     }
-}
-
-static struct w_instance *own(struct world *w, const struct zl_actual_instance *a)
-{
-    for (unsigned k = 0; k < W_INSTANCES; k++)
-        if (w->instances[k].used && zl_streq(w->instances[k].id, a->id))
-            return &w->instances[k];
-    abort();
 }
 
 static void do_create(struct world *w, const struct zl_action *c)
@@ -347,7 +347,7 @@ static void do_publish(struct world *w, const struct zl_reconcile_plan *p)
         for (unsigned r = 0; r < p->nroutes; r++)
             wanted |= p->routes[r] == &i->a || zl_streq(p->routes[r]->id, i->id);
         if (i->a.routed && !wanted)
-            i->drained_at = after(w, w->ack_ms * 4);
+            i->drained_at = i->busy_until = after(w, w->ack_ms * 4);
         if (wanted != i->a.routed)
             i->a.applied = false;
         i->a.routed = wanted;
@@ -377,6 +377,7 @@ static void do_action(struct world *w, const struct zl_action *c, const struct z
     case ZL_ACTION_DRAIN:
         i->a.draining = true;
         i->a.draining_ms = w->now;
+        i->a.drained = !i->a.routed && !i->drained_at;
         break;
     case ZL_ACTION_TERM:
         i->a.term_ms = w->now;

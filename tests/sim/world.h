@@ -17,7 +17,7 @@ struct w_faults {
 struct w_instance {
     struct zl_actual_instance a;
     char id[16], deployment[16], service[16];
-    uint64_t created_at, healthy_at, crash_at, end_at, drained_at;
+    uint64_t created_at, healthy_at, crash_at, end_at, drained_at, busy_until;
     bool deaf, used, asked;
 };
 

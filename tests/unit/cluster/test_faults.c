@@ -64,10 +64,13 @@ static void nothing_acknowledged_is_lost_by_kill_9(void **state)
             proposer(dir, p[1], acknowledged);
         }
         zl_close(p[1]);
-        /* Some are killed while they open, most while they write. */
-        usleep((unsigned)(zl_random_u64() % (round % 3 ? 80000 : 45000)));
-        kill(child, SIGKILL);
+        /* Some are killed while they open, most a moment after one of their first writes. */
         unsigned n;
+        for (uint64_t acks = round % 3 ? 1 + zl_random_u64() % 8 : 0; acks; acks--)
+            if (read(p[0], &n, sizeof n) == sizeof n)
+                acknowledged = n;
+        usleep((unsigned)(zl_random_u64() % (round % 3 ? 3000 : 45000)));
+        kill(child, SIGKILL);
         while (read(p[0], &n, sizeof n) == sizeof n)
             acknowledged = n;
         zl_close(p[0]);
