@@ -211,6 +211,7 @@ static int open_missing(struct session *s, struct zl_err *err)
         }
         if (e < 0)
             return e;
+        s->unread = true; /* its first lines may have come with the head of the reply */
     }
     return 0;
 }
