@@ -7,4 +7,11 @@
 #include <string.h>
 #include <time.h>
 
+/* glibc's checked variants are macros under Clang. */
+#undef sprintf
+#undef vsprintf
+#undef strcpy
+#undef strcat
+#undef strncpy
+#undef strncat
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf strtok atoi atol atoll gmtime localtime system popen

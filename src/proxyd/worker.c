@@ -325,13 +325,13 @@ static void dispatch(struct worker *w, const struct epoll_event *e)
         return;
     }
     case EV_LISTENER:
-        accept_some(w, (struct worker_listener *)ev);
+        accept_some(w, (struct worker_listener *)(void *)ev);
         return;
     case EV_CLIENT:
-        conn_run((struct conn *)ev);
+        conn_run((struct conn *)(void *)ev);
         return;
     case EV_BACKEND: {
-        struct upstream *u = (struct upstream *)ev;
+        struct upstream *u = (struct upstream *)(void *)ev;
         if (u->conn)
             conn_run(u->conn);
         else
