@@ -133,7 +133,7 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
     int k = zl_image_job_keep(job, &kept, 1, err);
     if (k < 0)
         return k;
-    zl_auto_close int lock =
+    zl_auto_close ZL_UNUSED int lock =
         zl_store_lock(&job->store, false); /* the collector takes half-written files for leftovers */
     zl_auto_close int blobs = zl_openat(job->store.dir, "blobs/sha256", O_RDONLY | O_DIRECTORY, 0);
     int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_POWER_PROOF);
