@@ -170,6 +170,8 @@ static void give(struct worker *to, const struct handed *h)
     worker_wake(to);
 }
 
+static void apply_table(struct worker *w);
+
 static void take_inbox(struct worker *w)
 {
     for (;;) {
@@ -182,7 +184,12 @@ static void take_inbox(struct worker *w)
         if (!any)
             return;
         atomic_fetch_sub_explicit(&w->nconns, 1, memory_order_relaxed);
+        /* Whoever gave it may work by a later table than we did a moment ago. */
         const struct listener *l = table_listener(w->table, h.listener);
+        if (!l) {
+            apply_table(w);
+            l = table_listener(w->table, h.listener);
+        }
         if (l)
             conn_open(w, h.fd, l, &h.peer);
         else

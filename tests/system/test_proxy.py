@@ -679,6 +679,8 @@ def test_a_killed_proxy_means_waiting_not_refusal(web):
     assert get(port)[0] == 200
     pid = int(proxy("pid"))
     os.kill(pid, signal.SIGSTOP)  # connections queue up in the listener
+    wait_for("every thread stops", lambda: all(
+        (t / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for t in pathlib.Path(f"/proc/{pid}/task").iterdir()))
     queued = [Client(port) for _ in range(20)]
     for c in queued:
         c.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -688,7 +690,9 @@ def test_a_killed_proxy_means_waiting_not_refusal(web):
         c.close()
     assert int(proxy("pid")) not in (0, pid)
     for _ in range(3):  # again and again
-        os.kill(int(proxy("pid")), signal.SIGKILL)
+        last = int(proxy("pid"))
+        os.kill(last, signal.SIGKILL)
+        wait_for("its end", lambda: not alive(last))  # until then it may still accept
         assert get(port)[0] == 200
         wait_for("a new one", lambda: int(proxy("pid")) != 0)
 
