@@ -89,12 +89,12 @@ static int fault_due(void)
 
 void *zl_try_malloc(size_t size)
 {
-    return fault_due() ? NULL : malloc(size ? size : 1);
+    return fault_due() || size > PTRDIFF_MAX ? NULL : malloc(size ? size : 1);
 }
 
 void *zl_try_realloc(void *p, size_t size)
 {
-    return fault_due() ? NULL : realloc(p, size ? size : 1);
+    return fault_due() || size > PTRDIFF_MAX ? NULL : realloc(p, size ? size : 1);
 }
 
 void zl_try_fail_after(unsigned n)
