@@ -146,15 +146,25 @@ static void removed(void *arg, const struct zl_err *err, const struct zl_rt_repl
     agent_step_soon(i->agent);
 }
 
-static void expired(void *arg, const struct zl_state_result *result, const struct zl_err *err)
+struct proposal {
+    struct zl_agent *agent;
+    enum zl_command_kind kind;
+    char deployment[ZL_NAME_MAX + 1];
+};
+
+static void proposed(void *arg, const struct zl_state_result *result, const struct zl_err *err)
 {
-    struct zl_agent *a = arg;
+    struct proposal *p = arg;
+    struct zl_agent *a = p->agent;
     (void)result;
     a->open_calls--;
-    if (err && err->code != ZL_E_NOT_FOUND)
+    if (err && err->code && err->code != ZL_E_NOT_FOUND)
         zl_log_warn("the store refused a change, trying again: %s", err->text);
+    else if (p->kind == ZL_COMMAND_DEPLOYMENT_REMOVE && !a->closing)
+        agent_event_gone(a, p->deployment);
     if (!a->closing)
         agent_step_soon(a);
+    free(p);
 }
 
 static void propose(struct zl_agent *a, enum zl_command_kind kind, const char *deployment)
@@ -165,8 +175,12 @@ static void propose(struct zl_agent *a, enum zl_command_kind kind, const char *d
                             .service = "",
                             .generation = d ? d->generation : 0,
                             .now_ms = zl_clock_wall_ms() };
+    struct proposal *p = zl_xcalloc(1, sizeof *p);
+    p->agent = a;
+    p->kind = kind;
+    snprintf(p->deployment, sizeof p->deployment, "%s", deployment);
     a->open_calls++;
-    zl_cluster_propose(a->cluster, &c, expired, a);
+    zl_cluster_propose(a->cluster, &c, proposed, p);
 }
 
 static void on_instance(struct zl_agent *a, const struct zl_action *action)
@@ -237,7 +251,6 @@ static void one(struct zl_agent *a, const struct zl_action *action)
         propose(a, ZL_COMMAND_DEPLOYMENT_STOP, action->deployment->name);
         return;
     case ZL_ACTION_FORGET:
-        agent_event_gone(a, action->deployment->name);
         propose(a, ZL_COMMAND_DEPLOYMENT_REMOVE, action->deployment->name);
         return;
     case ZL_ACTION_START:

@@ -167,8 +167,7 @@ static void adopt(struct zl_agent *a, const struct zl_rt_instance *r)
         i->outcome = r->outcome;
         i->ended_ms = mono_of(r->outcome.finished_at_ms);
     }
-    if (i->stopped)
-        i->term_ms = agent_now(a);
+    /* Whether the signal was sent before our predecessor died is not known: it is sent again, which does no harm. */
     zl_log_info("instance adopted instance=%s slot=%s.%s.%u state=%s", i->id, i->deployment, i->service, i->slot,
                 zl_rt_state_name(r->state));
 }

@@ -141,7 +141,10 @@ void agent_pull(struct zl_agent *a, const char *deployment, const struct zl_serv
 int agent_net_up(struct zl_agent *a, struct zl_err *err) ZL_MUST;
 void agent_net_down(struct zl_agent *a);
 bool agent_net_left(struct zl_agent *a);
+/* Binds the public ports of a document that are not bound yet. What one call bound is let go by agent_unbind with the
+ * number that a->next_listener had before it. */
 int agent_bind(struct zl_agent *a, const struct zl_spec *spec, struct zl_err *err) ZL_MUST;
+void agent_unbind(struct zl_agent *a, uint32_t first);
 void agent_sync_members(struct zl_agent *a);
 int agent_take_address(struct zl_agent *a, struct in_addr *ret, struct zl_err *err) ZL_MUST;
 struct in_addr agent_local_address(struct zl_agent *a);

@@ -14,7 +14,8 @@ struct change {
     unsigned left; /* proposals that have not been answered */
     struct zl_err err;
     char deployment[ZL_NAME_MAX + 1];
-    bool stop, force;
+    bool stop, force, bound;
+    uint32_t first_listener; /* of those that this deploy bound */
     uint64_t grace_ms;
 };
 
@@ -31,6 +32,8 @@ static void finish(struct change *c)
         if (s)
             agent_event_begin(a, c->deployment, s->generation);
     }
+    if (c->err.code && c->bound)
+        agent_unbind(a, c->first_listener);
     a->members_dirty = true;
     a->publish_wanted = true;
     c->done(c->arg, &c->err);
@@ -104,6 +107,8 @@ void zl_agent_deploy(struct zl_agent *a, const struct zl_agent_deploy *d, zl_age
 {
     struct change *c = begin(a, d->spec->deployment, done, arg);
     const struct zl_err *damage = zl_cluster_damage(a->cluster);
+    c->bound = true;
+    c->first_listener = a->next_listener;
     if (damage && damage->code)
         c->err = *damage;
     if (c->err.code || agent_bind(a, d->spec, &c->err) < 0 || prepare_node(a, c) < 0) {

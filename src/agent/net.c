@@ -284,6 +284,20 @@ int agent_bind(struct zl_agent *a, const struct zl_spec *spec, struct zl_err *er
     return 0;
 }
 
+void agent_unbind(struct zl_agent *a, uint32_t first)
+{
+    for (struct listener **at = &a->listeners; *at;) {
+        struct listener *l = *at;
+        if (l->id < first || l->fd < 0) { /* older, or the proxy serves it by now */
+            at = &l->next;
+            continue;
+        }
+        *at = l->next;
+        zl_close(l->fd);
+        free(l);
+    }
+}
+
 static struct listener *want(struct zl_agent *a, bool inside, struct in_addr addr, uint16_t port)
 {
     struct listener *l = find_listener(a, addr, port);

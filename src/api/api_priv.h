@@ -19,6 +19,7 @@ struct api_request {
     struct zl_arena arena;
     const char *param;
     struct zl_value *body;
+    bool created; /* of a deploy: there was none of that name */
 };
 
 void api_reply(struct api_request *q, unsigned status, const struct zl_value *v);

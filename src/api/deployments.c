@@ -21,9 +21,9 @@ static void put_done(void *arg, const struct zl_err *err)
         struct zl_value *d = zl_agent_show_deployment(q->api->agent, &q->arena, q->param);
         if (d)
             zl_value_set(&q->arena, v, "deployment", d);
-        zl_value_set(&q->arena, v, "created", zl_value_bool(&q->arena, true));
+        zl_value_set(&q->arena, v, "created", zl_value_bool(&q->arena, q->created));
         zl_value_set(&q->arena, v, "plan", plan);
-        api_reply(q, 201, v);
+        api_reply(q, q->created ? 201 : 200, v);
     }
     api_request_free(q);
 }
@@ -59,6 +59,7 @@ void api_deployment_put(struct api_request *q)
         } else {
             struct zl_agent_deploy put = { spec, owner };
             q->param = spec->deployment;
+            q->created = !zl_agent_has_deployment(q->api->agent, spec->deployment);
             q->body = plan;
             api_watch_gone(q);
             zl_agent_deploy(q->api->agent, &put, put_done, q);
