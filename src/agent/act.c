@@ -89,6 +89,16 @@ void agent_created(void *arg, const struct zl_err *err, const struct zl_rt_reply
     created(arg, err, reply);
 }
 
+/* Whether its slot has a living instance of another generation, which it replaces or is replaced by. */
+static bool has_other(const struct inst *i)
+{
+    for (const struct inst *o = i->agent->instances; o; o = o->next)
+        if (o->generation != i->generation && o->slot == i->slot && o->state != ZL_ACTUAL_ENDED &&
+            zl_streq(o->deployment, i->deployment) && zl_streq(o->service, i->service))
+            return true;
+    return false;
+}
+
 static void started(void *arg, const struct zl_err *err, const struct zl_rt_reply *reply)
 {
     struct inst *i = arg;
@@ -103,7 +113,7 @@ static void started(void *arg, const struct zl_err *err, const struct zl_rt_repl
         i->started_wall_ms = zl_clock_wall_ms();
         zl_log_info("instance started instance=%s slot=%s.%s.%u", i->id, i->deployment, i->service, i->slot);
     }
-    zl_phase("start.started");
+    zl_phase(has_other(i) ? "replace.started" : "start.started");
     agent_step_soon(i->agent);
 }
 
@@ -201,6 +211,7 @@ static void on_instance(struct zl_agent *a, const struct zl_action *action)
         if (!i->draining)
             i->draining_ms = now;
         i->draining = true;
+        zl_phase(has_other(i) ? "replace.switched" : "stop.draining");
         return;
     case ZL_ACTION_TERM:
     case ZL_ACTION_KILL: {

@@ -1,10 +1,12 @@
 #include "agent/home.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "sys/process.h"
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -13,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { DATA_VERSION = 1 };
+enum { DATA_VERSION = 1, LOCK_WAIT_MS = 400 };
 
 static int as_error(int r)
 {
@@ -68,7 +70,12 @@ static int take_lock(struct zl_home *h, struct zl_err *err)
     zl_auto_close int fd = zl_openat(h->data_dir, "agent.lock", O_RDWR | O_CREAT, 0644);
     if (fd < 0)
         return zl_fail_errno(err, as_error(fd), fd, "open %.300s/agent.lock", h->data);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    /* A killed agent lets go only when the last of its threads has ended, an ending one soon. */
+    uint64_t until = zl_clock_mono_ms() + LOCK_WAIT_MS;
+    bool held;
+    while ((held = flock(fd, LOCK_EX | LOCK_NB) < 0) && zl_clock_mono_ms() < until)
+        (void)poll(NULL, 0, 5);
+    if (held) {
         char holder[32] = "";
         ZL_IGNORE(zl_read_full(fd, holder, sizeof holder - 1)); /* only for the message */
         holder[strspn(holder, "0123456789")] = 0;

@@ -14,6 +14,7 @@
  *   exit CODE           end
  *   signal N            end by that signal (its default action)
  *   forever             wait for SIGTERM, then end with 0
+ *   until-term CODE     wait for SIGTERM, then end with CODE
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -252,6 +253,10 @@ int main(int argc, char **argv)
             for (long long end = now_ns() + number(arg) * 1000000LL; now_ns() < end;) {
             }
         } else if (strcmp(verb, "exit") == 0) {
+            return (int)number(arg);
+        } else if (strcmp(verb, "until-term") == 0) {
+            while (!stop)
+                pause_ms(1000);
             return (int)number(arg);
         } else if (strcmp(verb, "signal") == 0) {
             signal((int)number(arg), SIG_DFL);

@@ -124,12 +124,12 @@ class Node:
 
     def close(self):
         """Ends what is left, whatever the test did: deployments, agent, proxy, shims."""
-        if self.agent_pid() or (self.data / "containers").exists():
+        if self.agent_pid() or any((self.data / "containers").glob("*")):
             try:
                 listed = self.run("ps", "-c", "-o", "json", check=False, timeout=10)
                 names = {c.get("deployment") for c in json.loads(listed.stdout or "{}").get("containers", [])}
                 for name in names - {None}:
-                    self.run("down", name, check=False, timeout=60)
+                    self.run("down", name, "--force", check=False, timeout=60)
             except (ValueError, AttributeError, subprocess.TimeoutExpired):
                 pass
         pid = self.agent_pid()
@@ -139,6 +139,22 @@ class Node:
                 wait_for("the agent ends", lambda: not alive(pid), 10)
             except AssertionError:
                 os.kill(pid, signal.SIGKILL)
+        for pid in self.holders():
+            os.kill(pid, signal.SIGKILL)
+
+    def holders(self):
+        """The shims and the proxy of this data dir: who holds a lock file below it. A shim's children come first."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+                files = {os.readlink(f.path) for f in os.scandir(f"/proc/{pid}/fd")} if name in ("zl-shim", "zl-proxy") else ()
+                if any(f.startswith(f"{self.data}/") and f.endswith("lock") for f in files):
+                    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                    found += [int(child) for child in children] + [int(pid)]
+            except (FileNotFoundError, PermissionError, ProcessLookupError):
+                pass
+        return found
 
 
 @pytest.fixture

@@ -80,6 +80,19 @@ class Load:
         return self
 
 
+def numbered_lines(node, instance):
+    """Asserts that every numbered line is there once and in order, from the first that rotation has kept; the last."""
+    folder = node.data / "containers" / instance
+    files = sorted(folder.glob("log*"), key=lambda f: int(f.suffix[1:]) if f.suffix else 1 << 60)
+    last = None
+    for f in files:
+        for line in f.read_bytes().split(b"\n")[:-1]:
+            number = int(line.split(b" ", 3)[3].split()[1])
+            assert last is None or number == last + 1, (f, last, number)
+            last = number
+    return last
+
+
 def end_agent(node):
     """An agent that `up` started ends by itself when there is nothing left to do."""
     pid = node.agent_pid()
@@ -143,20 +156,8 @@ def test_the_agent_dies_again_and_again_and_nobody_notices(node, tmp_path):
         assert {(c["name"], c["id"], c["pid"]) for c in containers(node)} == before
     load.stop()
     assert not load.failures[:3] and sum(load.hosts.values()) > rounds
-    for _, instance, pid in before:
-        os.kill(pid, signal.SIGSTOP)  # so that its log rests while it is read
-        os.kill(pid, signal.SIGCONT)
-    # Every numbered line is there once and in order, from the first one that rotation has kept.
     for _, instance, _ in before:
-        folder = node.data / "containers" / instance
-        files = sorted((f for f in folder.glob("log*")), key=lambda f: int(f.suffix[1:]) if f.suffix else 1 << 60)
-        last = None
-        for f in files:
-            for line in f.read_bytes().split(b"\n")[:-1]:
-                number = int(line.split(b" ", 3)[3].split()[1])
-                assert last is None or number == last + 1, (f, last, number)
-                last = number
-        assert last and last > 10000
+        assert numbered_lines(node, instance) > 10000
 
 
 def test_exits_are_told_apart(node, tmp_path):
