@@ -84,6 +84,7 @@ static void step(void *arg)
     zl_reconcile_step(&a->step_arena, &desired, &actual, agent_now(a), &a->plan);
     agent_act(a, &a->plan);
     agent_events_step(a, &a->plan);
+    agent_pulls_prune(a, false);
     if (a->members_dirty)
         agent_sync_members(a);
     if (nothing_left(a) && agent_net_left(a)) {
@@ -258,14 +259,7 @@ static void cluster_closed(void *arg)
         free(d->deployment);
         free(d);
     }
-    while (a->pulls) {
-        struct pull *p = a->pulls;
-        a->pulls = p->next;
-        free(p->deployment);
-        free(p->service);
-        free(p->reference);
-        free(p);
-    }
+    agent_pulls_prune(a, true);
     while (a->listeners) {
         struct listener *l = a->listeners;
         a->listeners = l->next;

@@ -49,8 +49,9 @@ struct pull {
     uint64_t generation, failed_ms;
     enum zl_image_state state;
     unsigned failures;
-    bool permanent, used;
+    bool permanent;
     struct zl_err err;
+    struct pull_job *job; /* while PULLING */
 };
 
 /* A listening socket: the wildcard (address 0), the host's loopback, or a service address in the namespace. */
@@ -136,6 +137,8 @@ int agent_create(struct zl_agent *a, struct inst *i, const struct zl_service *s,
 struct pull *agent_pull_of(struct zl_agent *a, const char *deployment, const char *service, uint64_t generation,
                            bool make);
 void agent_pull(struct zl_agent *a, const char *deployment, const struct zl_service *s, uint64_t generation);
+/* Forgets those of generations that nobody wants any more; `all` at the end, then their jobs go on without us. */
+void agent_pulls_prune(struct zl_agent *a, bool all);
 
 /* net.c: the node's network, the proxy, listeners, routes. */
 int agent_net_up(struct zl_agent *a, struct zl_err *err) ZL_MUST;

@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { HISTORY_MAX = 400, CRASHES_BEFORE_FAILED = 3 };
+enum { HISTORY_MAX = 400, PROGRESS_MAX = 200, CRASHES_BEFORE_FAILED = 3, GONE_KEPT = 16 };
 
 static struct event_log *find(struct zl_agent *a, const char *deployment, bool make)
 {
@@ -35,16 +35,36 @@ static void clear(struct event_log *l)
     l->last = l->terminal = false;
 }
 
+static void drop(struct event_log **at)
+{
+    struct event_log *l = *at;
+    *at = l->next;
+    clear(l);
+    free(l->names);
+    free(l->datas);
+    free(l->deployment);
+    free(l);
+}
+
 void agent_events_free(struct zl_agent *a)
 {
-    while (a->logs) {
-        struct event_log *l = a->logs;
-        a->logs = l->next;
-        clear(l);
-        free(l->names);
-        free(l->datas);
-        free(l->deployment);
-        free(l);
+    while (a->logs)
+        drop(&a->logs);
+}
+
+/* Of deployments that are gone only the latest few are told to who asks late. */
+static void prune(struct zl_agent *a)
+{
+    unsigned gone = 0;
+    for (struct event_log **at = &a->logs; *at;) {
+        bool watched = false;
+        for (const struct zl_agent_watch *w = a->watches; w && !watched; w = w->next)
+            watched = zl_streq(w->deployment, (*at)->deployment);
+        bool kept = watched || zl_state_deployment(zl_cluster_state(a->cluster), (*at)->deployment);
+        if (kept || ++gone <= GONE_KEPT)
+            at = &(*at)->next;
+        else
+            drop(at);
     }
 }
 
@@ -110,7 +130,9 @@ struct zl_agent_watch *zl_agent_watch_free(struct zl_agent_watch *w)
 void agent_event(struct zl_agent *a, const char *deployment, const char *name, struct zl_str data, bool last)
 {
     struct event_log *l = find(a, deployment, true);
-    if (l->last || (l->n >= HISTORY_MAX && !last))
+    /* Progress, of which there may be much, does not take the place of what tells how things stand. */
+    unsigned max = zl_streq(name, "pull") ? PROGRESS_MAX : HISTORY_MAX;
+    if (l->last || (l->n >= max && !last))
         return;
     if (l->n >= l->cap) {
         l->cap = l->cap * 2 + 16;
@@ -244,4 +266,5 @@ void agent_events_step(struct zl_agent *a, const struct zl_reconcile_plan *plan)
         if (ready == d->nservices && !d->stopping)
             agent_event(a, d->name, "ready", ZL_STR("{}"), true);
     }
+    prune(a);
 }

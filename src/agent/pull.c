@@ -29,6 +29,13 @@ struct pull *agent_pull_of(struct zl_agent *a, const char *deployment, const cha
     return p;
 }
 
+static bool wanted(struct zl_agent *a, const struct pull *p)
+{
+    const struct zl_state_deployment *d = zl_state_deployment(zl_cluster_state(a->cluster), p->deployment);
+    const struct zl_state_service *s = d ? zl_state_service(d, p->service) : NULL;
+    return p->job || (s && s->generation == p->generation);
+}
+
 static void failed(struct pull *p, const struct zl_err *err, bool permanent)
 {
     p->state = ZL_IMAGE_FAILED;
@@ -39,9 +46,10 @@ static void failed(struct pull *p, const struct zl_err *err, bool permanent)
     zl_log_warn("image not available service=%s.%s image=%s: %s", p->deployment, p->service, p->reference, err->text);
 }
 
-struct job {
+struct pull_job {
     struct pull *pull;
     struct zl_agent *agent;
+    struct zl_child *child;
     struct zl_watch *watch;
     struct zl_buf line;
     int out;
@@ -49,7 +57,7 @@ struct job {
     struct zl_err err;
 };
 
-static void finish(struct job *j)
+static void finish(struct pull_job *j)
 {
     if (!j->exited || !j->ended)
         return;
@@ -58,6 +66,7 @@ static void finish(struct job *j)
         p->state = ZL_IMAGE_PRESENT;
     else
         failed(p, &j->err, j->err.code && !zl_error_retryable(j->err.code));
+    p->job = NULL;
     zl_buf_done(&j->line);
     zl_phase("pull.done");
     j->agent->open_calls--;
@@ -65,7 +74,7 @@ static void finish(struct job *j)
     free(j);
 }
 
-static void take_line(struct job *j, struct zl_str line)
+static void take_line(struct pull_job *j, struct zl_str line)
 {
     struct zl_arena arena;
     struct zl_value *v;
@@ -96,7 +105,7 @@ static void take_line(struct job *j, struct zl_str line)
 
 static void readable(void *arg, int events)
 {
-    struct job *j = arg;
+    struct pull_job *j = arg;
     (void)events;
     zl_buf_reserve(&j->line, 8192);
     ssize_t n = read(j->out, j->line.p + j->line.n, 8192);
@@ -122,8 +131,9 @@ static void readable(void *arg, int events)
 
 static void exited(void *arg, int status)
 {
-    struct job *j = arg;
+    struct pull_job *j = arg;
     j->exited = true;
+    j->child = NULL;
     if (!j->done && !j->err.code)
         zl_fail(&j->err, ZL_E_PULL_FAILED, "the image job ended by %s %d", WIFSIGNALED(status) ? "signal" : "exit code",
                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -146,7 +156,7 @@ static void spawn(struct pull *p, const struct zl_service *s)
         failed(p, &err, false);
         return;
     }
-    struct job *j = zl_xcalloc(1, sizeof *j);
+    struct pull_job *j = zl_xcalloc(1, sizeof *j);
     j->pull = p;
     j->agent = a;
     j->out = out[0];
@@ -160,19 +170,45 @@ static void spawn(struct pull *p, const struct zl_service *s)
                                   .nfds = 2,
                                   .exited = exited,
                                   .arg = j };
-    int r = zl_child_spawn(a->loop, &o, NULL);
+    int r = zl_child_spawn(a->loop, &o, &j->child);
     zl_close(out[1]);
-    if (r < 0 || zl_watch_new(a->loop, out[0], ZL_READABLE, readable, j, &j->watch) < 0) {
+    r = r < 0 ? r : zl_watch_new(a->loop, out[0], ZL_READABLE, readable, j, &j->watch);
+    if (r < 0) {
+        zl_child_free(j->child); /* one that was spawned ends by its closed pipe */
         zl_close(out[0]);
-        zl_fail(&err, r < 0 ? r : -ENOMEM, "start %s", a->o.image);
+        free(j);
+        zl_fail(&err, r, "start %s", a->o.image);
         failed(p, &err, false);
-        if (r < 0)
-            free(j);
         return;
     }
     p->state = ZL_IMAGE_PULLING;
+    p->job = j;
     a->open_calls++;
     zl_phase("pull.spawned");
+}
+
+void agent_pulls_prune(struct zl_agent *a, bool all)
+{
+    for (struct pull **at = &a->pulls; *at;) {
+        struct pull *p = *at;
+        struct pull_job *j = p->job;
+        if (!all && wanted(a, p)) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
+        if (j) {
+            zl_watch_free(j->watch);
+            zl_child_free(j->child);
+            zl_close(j->out);
+            zl_buf_done(&j->line);
+            free(j);
+        }
+        free(p->deployment);
+        free(p->service);
+        free(p->reference);
+        free(p);
+    }
 }
 
 void agent_pull(struct zl_agent *a, const char *deployment, const struct zl_service *s, uint64_t generation)
