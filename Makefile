@@ -50,7 +50,7 @@ check-long:  ## the long runs: 200 agent kills, check from a clone in a minimal 
 
 bench:  ## the measurements, side by side with the peers
 	@$(SETUP) build run test
-	@tools/run-bench
+	@tools/run-bench $(B)
 
 lint:  ## layers, headers, format, spelling, scripts
 	@$(SETUP) build ci
