@@ -1,6 +1,7 @@
 /*
  * A web server of a few lines: `/` says which replica answers, `/health` that it lives; a line a request on stdout;
  * SIGTERM ends it. One request a connection, one at a time: enough to see replicas, not to serve the world.
+ * `hello check` asks the server beside it for its health.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -81,8 +82,30 @@ static void answer(int c, const char *host)
     }
 }
 
+static int check(void)
+{
+    static const char request[] = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(8080), .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    char reply[1024];
+    size_t n = 0;
+    int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s < 0 || connect(s, (struct sockaddr *)&a, sizeof a) < 0 || write(s, request, sizeof request - 1) < 0) {
+        fprintf(stderr, "hello: nobody answers on port 8080: %s\n", strerror(errno));
+        return 1;
+    }
+    for (ssize_t r; n + 1 < sizeof reply && (r = read(s, reply + n, sizeof reply - 1 - n)) > 0;)
+        n += (size_t)r;
+    reply[n] = 0;
+    close(s);
+    const char *body = strstr(reply, "\r\n\r\n");
+    printf("%s", body ? body + 4 : "no reply\n");
+    return body ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "check") == 0)
+        return check();
     char host[256] = "?";
     long port = argc > 1 ? strtol(argv[1], NULL, 10) : 8080;
     struct sigaction sa = { .sa_handler = end }; /* without SA_RESTART: accept returns */
