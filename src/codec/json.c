@@ -1,3 +1,4 @@
+#include "codec/text_priv.h"
 #include "codec/value.h"
 
 #include <errno.h>
@@ -84,8 +85,7 @@ int zl_json_parse(struct zl_arena *arena, struct zl_str text, const struct zl_pa
     return 0;
 }
 
-/* The length of the UTF-8 sequence at s, 0 when it is none (RFC 3629). */
-static size_t utf8(const unsigned char *s, size_t n)
+size_t codec_utf8(const unsigned char *s, size_t n)
 {
     size_t len = s[0] < 0x80                    ? 1
                  : s[0] >= 0xc2 && s[0] <= 0xdf ? 2
@@ -121,7 +121,7 @@ void zl_json_string(struct zl_buf *out, struct zl_str s)
             zl_buf_puts(out, "\\r");
         } else if (c < 0x20 || c == 0x7f) {
             zl_buf_printf(out, "\\u%04x", c);
-        } else if ((len = utf8(p + i, s.n - i)) > 0) {
+        } else if ((len = codec_utf8(p + i, s.n - i)) > 0) {
             zl_buf_add(out, p + i, len);
         } else {
             zl_buf_puts(out, "\xef\xbf\xbd");

@@ -2,12 +2,15 @@
  * YAML by libfyaml's event parser into a value tree. Aliases are expanded while the tree is built, under the limit on
  * nodes, so that a document of a few lines cannot become millions of values.
  */
+#include "codec/text_priv.h"
 #include "codec/value.h"
 
 #include <errno.h>
 #include <libfyaml.h>
 #include <math.h>
 #include <stdio.h>
+
+enum { MAP_KEYS_MAX = 5000 };
 
 struct anchor {
     struct anchor *next;
@@ -214,6 +217,8 @@ static int check_key(struct builder *b, const struct zl_value *map, struct zl_va
     else if (zl_str_is(key->text, "<<"))
         problem = "merge keys ('<<') are not supported; write the keys out";
     char text[120];
+    if (map->count >= MAP_KEYS_MAX) /* each key is compared with all before it */
+        problem = "a map of more than 5000 keys";
     for (const struct zl_value *i = map->first; i && !problem; i = i->next) {
         if (zl_str_eq(i->key->text, key->text)) {
             snprintf(text, sizeof text, "duplicate key '%.60s' (first on line %u)", key->text.p, i->key->line);
@@ -305,6 +310,29 @@ static void blame_tab(struct zl_str text, struct zl_parse_error *err)
     }
 }
 
+/* YAML 1.2, 5.1: UTF-8 without control characters but tab and line ends. The parser takes some of them. */
+static bool bad_text(struct zl_str text, struct zl_parse_error *err)
+{
+    unsigned line = 1, column = 1;
+    for (size_t i = 0, n; i < text.n; i += n, column++) {
+        unsigned char c = (unsigned char)text.p[i];
+        n = codec_utf8((const unsigned char *)text.p + i, text.n - i);
+        bool control = (c < ' ' && c != '\t' && c != '\r' && c != '\n') || c == 0x7f;
+        if (n == 0 || control) {
+            err->line = line;
+            err->column = column;
+            snprintf(err->text, sizeof err->text, "%s (byte 0x%02x)",
+                     control ? "a control character" : "this is no UTF-8", c);
+            return true;
+        }
+        if (c == '\n') {
+            line++;
+            column = 0;
+        }
+    }
+    return false;
+}
+
 int zl_yaml_parse(struct zl_arena *arena, struct zl_str text, const struct zl_parse_limits *limits,
                   struct zl_value **ret, struct zl_parse_error *err)
 {
@@ -313,11 +341,8 @@ int zl_yaml_parse(struct zl_arena *arena, struct zl_str text, const struct zl_pa
         snprintf(err->text, sizeof err->text, "larger than %zu bytes", limits->bytes);
         return -E2BIG;
     }
-    const char *nul = text.n ? memchr(text.p, 0, text.n) : NULL;
-    if (nul) {
-        snprintf(err->text, sizeof err->text, "a NUL byte at offset %zu", (size_t)(nul - text.p));
+    if (bad_text(text, err))
         return -EINVAL;
-    }
     struct fy_diag_cfg dcfg;
     fy_diag_cfg_default(&dcfg);
     dcfg.fp = NULL;

@@ -225,7 +225,8 @@ static void refused(const struct place *p, const char *value, const char *code, 
     done(&e, &arena, &d);
 }
 
-/* With a letter too many, and without one in the middle: the hint names the row, and only what it leaves out is missed. */
+/* With a letter too many, and without one in the middle: the hint names the row, and only what it leaves out is missed.
+ */
 static void misspelt(const struct place *p, const struct row_case *c, bool longer)
 {
     const char *name = p->rows[p->depth]->name;
@@ -249,7 +250,8 @@ static void misspelt(const struct place *p, const struct row_case *c, bool longe
         more |= !it && !strstr(q->message, "needs the key");
     }
     if (!found || more)
-        complain(&e, &d, zl_arena_printf(&arena, "expected %s at %u:%u and the hint: %s", unknown, e.line, e.column, hint));
+        complain(&e, &d,
+                 zl_arena_printf(&arena, "expected %s at %u:%u and the hint: %s", unknown, e.line, e.column, hint));
     done(&e, &arena, &d);
 }
 
@@ -265,7 +267,8 @@ static void not_yet(const struct place *p)
     done(&e, &arena, &d);
 }
 
-/* Each value that is known and not built yet says so, and each that is built is taken or missed nothing but its peers. */
+/* Each value that is known and not built yet says so, and each that is built is taken or missed nothing but its peers.
+ */
 static void values(const struct place *p)
 {
     for (const char *const *name = p->rows[p->depth]->names; *name; name++) {
