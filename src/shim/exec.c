@@ -107,7 +107,7 @@ static ZL_NORETURN void helper(const struct shim *s, struct zl_str body, int ann
     int r = decode(s, body, &cmd);
     if (r < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "read the request"));
-    if (r == 0 && (r = zl_cgroup_attach(&s->setup.cgroup, getpid())) < 0)
+    if (r == 0 && (r = zl_cgroup_enter(&s->setup.cgroup, true)) < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the container's cgroup"));
     if (r == 0 && s->job.nofile)
         (void)setrlimit(RLIMIT_NOFILE, &files);

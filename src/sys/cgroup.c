@@ -199,14 +199,28 @@ int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct
     return r < 0 ? r : set_v2(g, limits);
 }
 
-int zl_cgroup_attach(const struct zl_cgroup *g, pid_t pid)
+/*
+ * A thread that moves itself ("0") by a v1 `tasks` file takes no global lock. Anything else, and cgroup.procs of v2 in
+ * any case, takes the kernel's lock on all thread groups, which waits for an RCU grace period: 10 ms and more for each
+ * start.
+ */
+int zl_cgroup_enter(const struct zl_cgroup *g, bool unified)
 {
     for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
-        int r = g->dir[c][0] ? write_u64(g->dir[c], "cgroup.procs", (uint64_t)pid) : 0;
+        bool v2 = c == ZL_CONTROLLER_UNIFIED;
+        if (!g->dir[c][0] || (v2 && !unified))
+            continue;
+        int r = write_value(g->dir[c], v2 ? "cgroup.procs" : "tasks", "0");
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+int zl_cgroup_open_unified(const struct zl_cgroup *g)
+{
+    const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
+    return dir[0] ? zl_openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0) : -ENOENT;
 }
 
 /* Counts the processes of a group and of those below it, which a process may have made, and signals each. */

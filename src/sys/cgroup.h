@@ -40,7 +40,10 @@ struct zl_cgroup_stats {
 /* Where the group is or would be; makes nothing. */
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits) ZL_MUST;
-int zl_cgroup_attach(const struct zl_cgroup *g, pid_t pid) ZL_MUST;
+/* The calling process, of one thread, enters the group. `unified`: also in the v2 tree, in which it may be already. */
+int zl_cgroup_enter(const struct zl_cgroup *g, bool unified) ZL_MUST;
+/* The group's folder in the v2 tree, for a process to be made in (CLONE_INTO_CGROUP); -ENOENT when there is none. */
+int zl_cgroup_open_unified(const struct zl_cgroup *g) ZL_MUST;
 /* SIGKILL to every process in it; once is not enough where cgroup.kill is missing: see zl_cgroup_destroy. */
 int zl_cgroup_kill(const struct zl_cgroup *g);
 /* Any signal, to every process that is in it now. */

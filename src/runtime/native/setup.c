@@ -45,11 +45,21 @@ void zl_setup_close_others(const int *keep, size_t n)
     }
 }
 
-/* clone3, or clone on a kernel or under a filter that has none. Without CLONE_VM this is a fork with namespaces. */
-static pid_t clone_process(uint64_t flags)
+/*
+ * clone3, or clone on a kernel or under a filter that has none. Without CLONE_VM this is a fork with namespaces. Made
+ * in the group at once where the kernel can (5.7); *inside says so, to the child, too.
+ */
+static pid_t clone_process(uint64_t flags, int cgroup, bool *inside)
 {
-    struct clone_args args = { .flags = flags, .exit_signal = SIGCHLD };
-    long pid = syscall(SYS_clone3, &args, sizeof args);
+    struct clone_args args = { .flags = flags | CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup };
+    *inside = cgroup >= 0;
+    long pid = cgroup >= 0 ? syscall(SYS_clone3, &args, sizeof args) : -1;
+    if (pid >= 0)
+        return (pid_t)pid;
+    *inside = false;
+    args.flags = flags;
+    args.cgroup = 0;
+    pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0 && (errno == ENOSYS || errno == EPERM))
         pid = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, NULL);
     return pid < 0 ? -errno : (pid_t)pid;
@@ -98,15 +108,11 @@ static int parent_part(const struct zl_job *job, struct zl_setup *s, struct zl_s
     int r = zl_process_start_time(s->pid, &s->start_time);
     if (r < 0)
         return zl_setup_fail(err, r, "read the container's start time");
-    r = zl_cgroup_attach(&s->cgroup, s->pid);
-    if (r < 0)
-        return zl_setup_fail(err, r, "enter the cgroup");
     r = attach_network(job, s->pid, err);
     if (r < 0)
         return r;
     zl_phase("shim.attached");
-    if (zl_write_full(s->gate, "g", 1) < 0)
-        return zl_setup_fail(err, -EPIPE, "tell the set-up process to go on");
+    ZL_IGNORE(zl_write_full(s->gate, "g", 1)); /* a child that has given up before says why */
     return read_report(s->report, true, err);
 }
 
@@ -134,14 +140,17 @@ int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, str
         ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
         return zl_setup_fail(err, r, "enter the instance folder");
     }
-    s.pid = clone_process(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
+    bool inside;
+    int cgroup = zl_cgroup_open_unified(&s.cgroup); /* none: the child enters the others itself */
+    s.pid = clone_process(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET, cgroup, &inside);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0)
             _exit(1);
         zl_close(gate[0]);
-        zl_setup_child(job, gate[1], report[1]);
+        zl_setup_child(job, &s.cgroup, !inside, gate[1], report[1]);
     }
+    zl_close(cgroup);
     s.gate = gate[0];
     s.report = report[0];
     s.out = out[0];

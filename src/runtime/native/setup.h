@@ -34,8 +34,9 @@ int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err) ZL_MUST;
 /* Kills and reaps the child, removes the cgroup, closes everything. */
 void zl_setup_abort(struct zl_setup *s, const char *cgroup_parent);
 
-/* What runs in the child. */
-ZL_NORETURN void zl_setup_child(const struct zl_job *job, int gate, int report);
+/* What runs in the child, which enters the group first; `unified`: in the v2 tree, too, as it was not made in there. */
+ZL_NORETURN void zl_setup_child(const struct zl_job *job, const struct zl_cgroup *cgroup, bool unified, int gate,
+                                int report);
 /* Rights, user and program for a process that is inside the container already; returns only on failure. */
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
 /* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */

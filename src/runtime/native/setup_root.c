@@ -264,7 +264,7 @@ static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
     _exit(1);
 }
 
-void zl_setup_child(const struct zl_job *job, int gate, int report)
+void zl_setup_child(const struct zl_job *job, const struct zl_cgroup *cgroup, bool unified, int gate, int report)
 {
     struct zl_setup_error err = { 0 };
     int at_the_gate = 0;
@@ -274,7 +274,10 @@ void zl_setup_child(const struct zl_job *job, int gate, int report)
     zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (to_the_gate(job, gate, &err) < 0)
+    int r = zl_cgroup_enter(cgroup, unified);
+    if (r < 0)
+        ZL_IGNORE(zl_setup_fail(&err, r, "enter the cgroup"));
+    if (r < 0 || to_the_gate(job, gate, &err) < 0)
         give_up(report, &err);
     if (zl_write_full(report, &at_the_gate, sizeof at_the_gate) < 0 || zl_read_full(gate, &start, 1) != 1)
         _exit(1);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -44,19 +45,20 @@ static struct zl_cgroup make(const char *id, const struct zl_cgroup_limits *limi
 static pid_t start_in(const struct zl_cgroup *g, void (*body)(void))
 {
     int gate[2];
-    assert_int_equal(pipe2(gate, O_CLOEXEC), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate), 0);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         char go;
         zl_close(gate[1]);
-        if (zl_read_full(gate[0], &go, 1) != 1)
+        if (zl_cgroup_enter(g, true) < 0 || zl_write_full(gate[0], "i", 1) < 0 || zl_read_full(gate[0], &go, 1) != 1)
             _exit(1);
         body();
         _exit(0);
     }
     zl_close(gate[0]);
-    assert_ok(zl_cgroup_attach(g, pid));
+    char inside;
+    assert_int_equal(zl_read_full(gate[1], &inside, 1), 1);
     assert_ok(zl_write_full(gate[1], "x", 1));
     zl_close(gate[1]);
     return pid;
