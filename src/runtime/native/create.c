@@ -329,7 +329,7 @@ void native_read_gate(struct instance *i)
 void native_create(struct native *n, const struct zl_rt_spec *spec, struct call *c)
 {
     uint64_t now_ms = zl_clock_wall_ms();
-    if (check(n, spec, &c->err) < 0) {
+    if (check(n, spec, &c->err) < 0 || native_filter(n, &c->err) < 0) {
         call_finish(c);
         return;
     }

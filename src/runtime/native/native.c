@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -334,10 +335,44 @@ static void native_watch(struct zl_runtime *rt, zl_rt_watch fn, void *arg)
     n->watch_arg = arg;
 }
 
+static void *compile_filter(void *arg)
+{
+    struct native *n = arg;
+    ZL_IGNORE(zl_seccomp_default(&n->seccomp, &n->seccomp_err)); /* native_filter reports it */
+    return NULL;
+}
+
+static void start_compiler(struct native *n)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the loop's thread's */
+    n->compiling = pthread_create(&n->compiler, NULL, compile_filter, n) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!n->compiling)
+        (void)compile_filter(n);
+}
+
+static void join_compiler(struct native *n)
+{
+    if (n->compiling)
+        (void)pthread_join(n->compiler, NULL);
+    n->compiling = false;
+}
+
+int native_filter(struct native *n, struct zl_err *err)
+{
+    join_compiler(n);
+    if (n->seccomp_err.code)
+        *err = n->seccomp_err;
+    return n->seccomp_err.code;
+}
+
 void native_unref(struct native *n)
 {
     if (--n->refs > 0)
         return;
+    join_compiler(n);
     zl_close(n->containers);
     zl_close(n->shim);
     zl_buf_done(&n->seccomp);
@@ -423,14 +458,12 @@ int zl_rt_native_open(const struct zl_rt_native_config *config, struct zl_runtim
         return r;
     }
     r = n->shim = seal_shim(config->shim);
-    if (r < 0)
-        (void)zl_fail(err, r, "load the shim '%s'", config->shim);
-    else
-        r = zl_seccomp_default(&n->seccomp, err);
     if (r < 0) {
+        (void)zl_fail(err, r, "load the shim '%s'", config->shim);
         native_unref(n);
         return r;
     }
+    start_compiler(n);
     n->retry = zl_timer_new(n->loop, retry, n);
     *ret = &n->base;
     return 0;
