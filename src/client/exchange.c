@@ -12,8 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { HEAD_MAX = 32 * 1024, READ_SIZE = 64 * 1024 };
-enum framing { CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
+enum { READ_SIZE = 64 * 1024 };
 
 int zl_socket_connect(const char *path)
 {
@@ -64,69 +63,41 @@ static ssize_t fill(struct zl_exchange *x, int timeout_ms)
     return n;
 }
 
-static int header(struct zl_exchange *x, struct zl_str line, struct zl_err *err)
+/* A head that is all there: 1, dropped from x->raw; 0 when more must come. */
+static int take_head(struct zl_exchange *x, size_t *scanned, struct zl_err *err)
 {
-    struct zl_str value, name = zl_str_cut(line, ':', &value);
-    if (!value.p || !name.n)
-        return zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has a malformed header");
-    value = zl_str_trim(value);
-    if (zl_str_eq_nocase(name, ZL_STR("transfer-encoding"))) {
-        if (!zl_str_eq_nocase(value, ZL_STR("chunked")))
-            return zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has an unknown transfer encoding");
-        x->chunked = true;
-    } else if (zl_str_eq_nocase(name, ZL_STR("content-length"))) {
-        if (zl_parse_u64(value, 0, UINT64_C(1) << 40, &x->left) < 0)
-            return zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has a malformed length");
-        x->counted = true;
-    }
-    return 0;
-}
-
-static int parse_head(struct zl_exchange *x, struct zl_str head, struct zl_err *err)
-{
-    struct zl_str rest, line = zl_str_cut(head, '\n', &rest);
-    uint64_t status;
-    if (!zl_str_starts(line, ZL_STR("HTTP/1.1 ")) || line.n < 12 ||
-        zl_parse_u64(zl_str_n(line.p + 9, 3), 100, 599, &status) < 0)
+    struct zl_http_head head;
+    ssize_t n = x->raw.n ? zl_http_parse_response(zl_buf_view(&x->raw), scanned, false, &head) : 0;
+    if (n < 0)
         return zl_hint(err, zl_fail(err, ZL_E_PROTOCOL, "what answers on the socket is no zlayer agent"),
                        "is another program listening there?");
-    x->status = (int)status;
-    while (rest.p && rest.n) {
-        line = zl_str_cut(rest, '\n', &rest);
-        if (line.n && line.p[line.n - 1] == '\r')
-            line.n--;
-        int e = line.n ? header(x, line, err) : 0;
-        if (e < 0)
-            return e;
-    }
-    if (x->chunked)
-        x->counted = false;
-    x->ended = x->status == 204 || x->status == 304 || (x->counted && !x->left);
-    return 0;
+    if (n == 0)
+        return 0;
+    zl_buf_drop(&x->raw, (size_t)n);
+    *scanned = 0;
+    if (head.status / 100 == 1)
+        return take_head(x, scanned, err);
+    x->status = (int)head.status;
+    x->framing = head.body;
+    x->left = head.content_length;
+    x->ended = head.body == ZL_HTTP_BODY_NONE || (head.body == ZL_HTTP_BODY_LENGTH && !x->left);
+    zl_chunked_init(&x->chunked);
+    return 1;
 }
 
 /* -EAGAIN: the time is up; a signal does not end the wait for a head, the caller's command has barely begun. */
-static int read_head(struct zl_exchange *x, int timeout_ms, struct zl_err *err)
+int zl_exchange_head(struct zl_exchange *x, int timeout_ms, struct zl_err *err)
 {
-    uint64_t deadline = zl_clock_mono_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = zl_clock_mono_ms() + (uint64_t)ZL_MAX(timeout_ms, 0);
+    size_t scanned = 0;
     for (;;) {
-        const char *end = x->raw.n ? memmem(x->raw.p, x->raw.n, "\r\n\r\n", 4) : NULL;
-        if (end) {
-            size_t n = (size_t)(end - x->raw.p);
-            int e = parse_head(x, zl_str_n(x->raw.p, n), err);
-            zl_buf_drop(&x->raw, n + 4);
-            if (e >= 0 && x->status / 100 == 1)
-                continue;
-            return e;
-        }
-        if (x->raw.n > HEAD_MAX)
-            return zl_fail(err, ZL_E_PROTOCOL, "the head of the agent's reply is too long");
+        int e = take_head(x, &scanned, err);
+        if (e != 0)
+            return e < 0 ? e : 0;
         uint64_t now = zl_clock_mono_ms();
         int left = timeout_ms < 0 ? -1 : now >= deadline ? 0 : (int)(deadline - now);
         ssize_t n = fill(x, left);
-        if (n == -EINTR)
-            continue;
-        if (n == -EAGAIN && (timeout_ms < 0 || zl_clock_mono_ms() < deadline))
+        if (n == -EINTR || (n == -EAGAIN && (timeout_ms < 0 || zl_clock_mono_ms() < deadline)))
             continue;
         if (n == -EAGAIN)
             return zl_hint(err, zl_fail(err, ZL_E_TIMEOUT, "the agent does not answer"),
@@ -155,61 +126,27 @@ int zl_exchange_start(struct zl_exchange *x, const char *socket, const char *met
     if (e < 0 && e != -EPIPE && e != -ECONNRESET)
         return zl_fail(err, e, "send to the agent");
     /* An agent that refuses a body answers before it has read all of it, so the reply is looked for in any case. */
-    return read_head(x, timeout_ms, err);
+    return zl_exchange_head(x, timeout_ms, err);
 }
 
-/* Decodes what x->raw holds of a chunked body. */
-static int unchunk(struct zl_exchange *x, struct zl_err *err)
-{
-    while (!x->ended && x->raw.n) {
-        if (x->framing == CHUNK_DATA) {
-            size_t n = (size_t)ZL_MIN(x->left, (uint64_t)x->raw.n);
-            zl_buf_add(&x->body, x->raw.p, n);
-            zl_buf_drop(&x->raw, n);
-            x->left -= n;
-            if (!x->left)
-                x->framing = CHUNK_END;
-            continue;
-        }
-        const char *end = memmem(x->raw.p, x->raw.n, "\r\n", 2);
-        if (!end)
-            return x->raw.n > 4096 ? zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has a malformed chunk") : 0;
-        size_t n = (size_t)(end - x->raw.p);
-        if (x->framing == CHUNK_SIZE) {
-            uint64_t size = 0;
-            size_t i = 0;
-            for (; i < n && i < 12; i++) {
-                const char *hex = "0123456789abcdef", *at = memchr(hex, x->raw.p[i] | 0x20, 16);
-                if (!at || x->raw.p[i] < '0')
-                    break;
-                size = size * 16 + (uint64_t)(at - hex);
-            }
-            if (!i || (i < n && x->raw.p[i] != ';'))
-                return zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has a malformed chunk");
-            x->left = size;
-            x->framing = size ? CHUNK_DATA : TRAILER;
-        } else if (x->framing == CHUNK_END) {
-            if (n)
-                return zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has a malformed chunk");
-            x->framing = CHUNK_SIZE;
-        } else if (!n) {
-            x->ended = true;
-        }
-        zl_buf_drop(&x->raw, n + 2);
-    }
-    return 0;
-}
-
+/* Decodes what x->raw holds of the body. */
 static int decode(struct zl_exchange *x, struct zl_err *err)
 {
-    if (x->chunked)
-        return unchunk(x, err);
-    size_t n = x->counted ? (size_t)ZL_MIN(x->left, (uint64_t)x->raw.n) : x->raw.n;
-    zl_buf_add(&x->body, x->raw.p, n);
-    zl_buf_drop(&x->raw, n);
-    x->left -= x->counted ? n : 0;
-    x->ended |= x->counted && !x->left;
-    return 0;
+    struct zl_str in = zl_buf_view(&x->raw), data;
+    int r = 0;
+    if (x->framing == ZL_HTTP_BODY_CHUNKED) {
+        while ((r = zl_chunked_next(&x->chunked, &in, &data)) == ZL_CHUNKED_DATA)
+            zl_buf_add_str(&x->body, data);
+        x->ended = r == ZL_CHUNKED_END;
+    } else {
+        size_t n = x->framing == ZL_HTTP_BODY_LENGTH ? (size_t)ZL_MIN(x->left, (uint64_t)in.n) : in.n;
+        zl_buf_add(&x->body, in.p, n);
+        in.n -= n;
+        x->left -= x->framing == ZL_HTTP_BODY_LENGTH ? n : 0;
+        x->ended |= x->framing == ZL_HTTP_BODY_LENGTH && !x->left;
+    }
+    zl_buf_drop(&x->raw, x->raw.n - in.n);
+    return r < 0 ? zl_fail(err, ZL_E_PROTOCOL, "the agent's reply has a malformed chunk") : 0;
 }
 
 int zl_exchange_read(struct zl_exchange *x, int timeout_ms, struct zl_err *err)
@@ -228,7 +165,7 @@ int zl_exchange_read(struct zl_exchange *x, int timeout_ms, struct zl_err *err)
             return (int)n;
         if (n < 0)
             return closed(err);
-        if (n == 0 && (x->chunked || x->counted))
+        if (n == 0 && x->framing != ZL_HTTP_BODY_CLOSE)
             return closed(err);
         if (n == 0)
             x->ended = true;

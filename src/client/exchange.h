@@ -7,14 +7,17 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "http/chunked.h"
+#include "http/message.h"
 
 struct zl_exchange {
     int fd;
     int status;
     bool began; /* a byte of the reply has come */
-    bool chunked, ended, counted;
-    uint64_t left;      /* of the chunk or of a counted body */
-    unsigned framing;   /* of chunked bodies: what is read next */
+    bool ended; /* all of the body has */
+    enum zl_http_body framing;
+    uint64_t left; /* of a counted body */
+    struct zl_chunked chunked;
     struct zl_buf raw;  /* read and not yet decoded */
     struct zl_buf body; /* decoded and not yet taken */
 };
@@ -29,6 +32,8 @@ int zl_socket_connect(const char *path) ZL_MUST;
 /* Sends the request and reads the reply's head; timeout_ms is for the head. */
 int zl_exchange_start(struct zl_exchange *x, const char *socket, const char *method, const char *path,
                       struct zl_str body, const char *request_id, int timeout_ms, struct zl_err *err) ZL_MUST;
+/* The part of it behind the request: the head of the reply that x->fd gives. */
+int zl_exchange_head(struct zl_exchange *x, int timeout_ms, struct zl_err *err) ZL_MUST;
 /* Reads more of the body into x->body: 1; 0: it is complete; -EAGAIN, -EINTR, ZL_E_CLOSED, ZL_E_PROTOCOL. */
 int zl_exchange_read(struct zl_exchange *x, int timeout_ms, struct zl_err *err) ZL_MUST;
 void zl_exchange_done(struct zl_exchange *x);

@@ -17,16 +17,23 @@ struct zl_stream {
     bool any;                 /* a line of the event has come */
 };
 
+struct zl_stream *zl_stream_of(const struct zl_exchange *x)
+{
+    struct zl_stream *s = zl_xcalloc(1, sizeof *s);
+    s->x = *x;
+    return s;
+}
+
 int zl_stream_open(struct zl_client *c, const char *method, const char *path, const struct zl_value *body,
                    struct zl_stream **ret, struct zl_err *err)
 {
-    ZL_AUTO(zl_stream) s = zl_xcalloc(1, sizeof *s);
-    s->x.fd = -EBADF;
-    int e = zl_client_exchange(c, &s->x, method, path, body, err);
+    struct zl_exchange x = ZL_EXCHANGE_INIT;
+    int e = zl_client_exchange(c, &x, method, path, body, err);
     if (e < 0)
-        return e;
-    *ret = ZL_TAKE(s);
-    return 0;
+        zl_exchange_done(&x);
+    else
+        *ret = zl_stream_of(&x);
+    return e < 0 ? e : 0;
 }
 
 struct zl_stream *zl_stream_free(struct zl_stream *s)

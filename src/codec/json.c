@@ -138,6 +138,17 @@ static void newline(struct zl_buf *out, unsigned indent, unsigned level)
         zl_buf_printf(out, "\n%*s", (int)(indent * level), "");
 }
 
+/* The shorter form that is read back the same, always as a real number. */
+static void print_real(struct zl_buf *out, double real)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.15g", real);
+    double back = strtod(text, NULL);
+    if (back < real || back > real)
+        snprintf(text, sizeof text, "%.17g", real);
+    zl_buf_printf(out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
+}
+
 static void print(struct zl_buf *out, const struct zl_value *v, unsigned indent, unsigned level)
 {
     if (v->kind == ZL_STRING) {
@@ -149,7 +160,7 @@ static void print(struct zl_buf *out, const struct zl_value *v, unsigned indent,
     } else if (v->kind == ZL_INT) {
         zl_buf_printf(out, "%lld", (long long)v->integer);
     } else if (v->kind == ZL_DOUBLE) {
-        zl_buf_printf(out, "%.15g", v->real);
+        print_real(out, v->real);
     } else {
         bool map = v->kind == ZL_MAP;
         zl_buf_putc(out, map ? '{' : '[');

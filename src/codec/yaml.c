@@ -190,9 +190,12 @@ static int node(struct builder *b, struct fy_event *e, unsigned depth, struct zl
     if (e->type == FYET_SCALAR) {
         size_t n = 0;
         const char *p = e->scalar.value ? fy_token_get_text(e->scalar.value, &n) : "";
+        enum fy_scalar_style style = e->scalar.value ? fy_token_scalar_style(e->scalar.value) : FYSS_PLAIN;
+        if (p && (style == FYSS_FOLDED || style == FYSS_LITERAL))
+            n = strnlen(p, n); /* an empty block scalar comes as one NUL byte */
         v = zl_value_string(b->arena, zl_str_n(p ? p : "", p ? n : 0));
         a = remember(b, e->scalar.anchor);
-        if (!e->scalar.value || fy_token_scalar_style(e->scalar.value) == FYSS_PLAIN)
+        if (style == FYSS_PLAIN)
             resolve_plain(v);
         mark(b, m, &v->line, &v->column);
     } else {
@@ -385,7 +388,7 @@ static bool plain_enough(struct zl_str s)
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
         bool word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (!word && !(i > 0 && strchr("-_./", c)) && !(i == 0 && strchr("/_.", c)))
+        if (!word && !(c && strchr(i > 0 ? "-_./" : "/_.", c)))
             return false;
     }
     return true;

@@ -63,7 +63,7 @@ static bool valid_host(struct zl_str s)
         if (i < 3 || i++ == s.n)
             return false;
         for (size_t k = 1; k < i - 1; k++)
-            if (!strchr("0123456789abcdefABCDEF:.", s.p[k]))
+            if (!s.p[k] || !strchr("0123456789abcdefABCDEF:.", s.p[k]))
                 return false;
     } else {
         while (i < s.n && (lower_or_digit(s.p[i]) || s.p[i] == '.' || s.p[i] == '-'))
@@ -118,7 +118,7 @@ int zl_reference_parse(struct zl_str text, struct zl_reference *ret, const char 
     if (!valid_path(name))
         return fail(why, "the name must be lower-case letters and digits, separated by '.', '_', '-' and '/'");
     bool library = zl_str_is(host, "docker.io") && !memchr(name.p, '/', name.n);
-    if (name.n + 8 > 255 || host.n > 255)
+    if (name.n + (library ? strlen("library/") : 0) > 255 || host.n > 255)
         return fail(why, "the name is longer than 255 bytes");
     snprintf(r.registry, sizeof r.registry, "%.*s", ZL_STR_FMT(host));
     snprintf(r.repository, sizeof r.repository, "%s%.*s", library ? "library/" : "", ZL_STR_FMT(name));

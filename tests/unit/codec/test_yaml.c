@@ -135,6 +135,8 @@ static void other_ends_of_lines_and_a_mark_in_front_are_taken(void **state)
     assert_int_equal(good("")->kind, ZL_NULL);
     assert_int_equal(good("# nothing\n")->kind, ZL_NULL);
     assert_true(zl_str_is(zl_value_str(good("a: |\n  two\n  lines\n"), "a"), "two\nlines\n"));
+    assert_int_equal(good(">\n")->text.n, 0);
+    assert_int_equal(zl_value_str(good("a: |\nb: 1\n"), "a").n, 0);
     assert_true(zl_str_is(zl_value_str(good("a: >-\n  one\n  line\n"), "a"), "one line"));
     assert_true(zl_str_is(zl_value_str(good("a: \"\\u00e9\\n\"\n"), "a"), "\xc3\xa9\n"));
     assert_true(zl_str_is(zl_value_str(good("{\"a\": \"json\"}"), "a"), "json"));

@@ -3,7 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/fd.h"
-#include "http/client.h"
+#include "client.h"
 #include "http/server.h"
 
 #include <fcntl.h>
@@ -315,22 +315,6 @@ static void test_raw(void **state)
     run(*state, raw_script);
 }
 
-static void test_connect_errors(void **state)
-{
-    struct world *w = *state;
-    struct zl_err err = { 0 };
-    struct zl_http_client *c = NULL;
-    struct zl_http_client_options o = { .socket_path = "/nonexistent/zlayer.sock" };
-    assert_int_equal(zl_http_client_open(&o, &c, &err), ZL_E_NO_AGENT);
-    assert_int_equal(err.cause, -ENOENT);
-    assert_true(err.hint[0]);
-    zl_http_server_free(ZL_TAKE(w->server));
-    w->listen_fd = zl_close(w->listen_fd);
-    o.socket_path = w->path;
-    assert_int_equal(zl_http_client_open(&o, &c, &err), ZL_E_NO_AGENT);
-    assert_int_equal(err.cause, -ECONNREFUSED);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,7 +322,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stream_with_backpressure, setup, teardown),
         cmocka_unit_test_setup_teardown(test_client_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_raw, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_connect_errors, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * A small blocking HTTP/1.1 client over a unix socket, for the command line. One connection carries one request after
- * the other; a program that waits for several things at once polls zl_http_client_fd.
+ * A small blocking HTTP/1.1 client over a unix socket, which the server's tests talk through. One connection carries
+ * one request after the other; a program that waits for several things at once polls zl_http_client_fd.
  *
  * Thread: one at a time. Owns: the caller owns the client and what it puts into a reply. Fails, with a hint:
  *   ZL_E_NO_AGENT   nothing listens (cause -ENOENT, -ECONNREFUSED), or the connection ended before a byte of the reply

@@ -1,4 +1,4 @@
-#include "http/client.h"
+#include "client.h"
 
 #include "base/alloc.h"
 #include "base/fd.h"
