@@ -19,9 +19,10 @@ struct inst {
     struct zl_rt_outcome outcome;
     pid_t pid;
     bool draining, stopped, member;
-    bool busy;    /* a runtime call that changes it is under way */
-    bool routed;  /* in the snapshot sent last */
-    bool dropped; /* gone from the runtime; the entry goes at the end of the step */
+    bool busy;          /* a runtime call that changes it is under way */
+    bool routed;        /* in the snapshot sent last */
+    uint64_t routed_in; /* the number of the first snapshot that it has been in since */
+    bool dropped;       /* gone from the runtime; the entry goes at the end of the step */
     uint64_t draining_ms, term_ms, kill_ms, created_ms, started_ms, ended_ms; /* monotonic */
     uint64_t created_wall_ms, started_wall_ms;
     char failure[200]; /* why create or start failed */

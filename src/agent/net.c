@@ -496,8 +496,12 @@ void agent_publish(struct zl_agent *a, const struct zl_reconcile_plan *plan)
         zl_log_error("the proxy can't be told what to serve: %s", err.text);
         a->publish_wanted = true;
     } else {
-        for (struct inst *i = a->instances; i; i = i->next)
-            i->routed = in_plan(plan, i) && i->state == ZL_ACTUAL_RUNNING;
+        for (struct inst *i = a->instances; i; i = i->next) {
+            bool routed = in_plan(plan, i) && i->state == ZL_ACTUAL_RUNNING;
+            if (routed && !i->routed)
+                i->routed_in = zl_proxy_number(a->proxy);
+            i->routed = routed;
+        }
         drop_unused(a);
         zl_phase("start.routed");
     }

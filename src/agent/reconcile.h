@@ -66,7 +66,7 @@ struct zl_actual_instance {
     enum zl_actual_state state;
     bool healthy;  /* the proxy's probe passes (meaningless without has_health) */
     bool routed;   /* it is in the snapshot that was last sent to the proxy */
-    bool applied;  /* … and the proxy has acknowledged that snapshot */
+    bool applied;  /* … and the proxy has acknowledged a snapshot that it is in */
     bool draining; /* a DRAIN was carried out; memory only */
     bool
         drained; /* the proxy acknowledged routes without it and has no request of it in flight, or there is no proxy */

@@ -147,7 +147,7 @@ static void actual_instance(struct zl_agent *a, const struct inst *i, struct zl_
         .state = i->state,
         .healthy = s && agent_healthy(a, i, s),
         .routed = i->routed,
-        .applied = i->routed && a->proxy && zl_proxy_applied(a->proxy, zl_proxy_number(a->proxy)),
+        .applied = i->routed && a->proxy && zl_proxy_applied(a->proxy, i->routed_in),
         .draining = i->draining,
         .drained = agent_inst_drained(a, i, s),
         .stopped = i->stopped,

@@ -160,6 +160,16 @@ def test_the_agent_dies_again_and_again_and_nobody_notices(node, tmp_path):
         assert numbered_lines(node, instance) > 10000
 
 
+def test_what_is_ready_stays_ready_while_others_come(node, tmp_path):
+    """A snapshot for the proxy that is not yet acknowledged says nothing about replicas of earlier ones."""
+    image = import_workload(node, tmp_path, ["serve", "8080"])
+    path = node.write_spec(spec(free_port(), image, replicas=30))
+    said = node.run("up", "-b", path).stderr
+    counts = [int(line.split(", ")[1].split()[0]) for line in said.splitlines() if line.startswith("web: ")]
+    assert counts[-1] == 30 and counts == sorted(counts), said
+    node.run("down", "spine")
+
+
 def test_exits_are_told_apart(node, tmp_path):
     """exit 3 and exit 137 are exits, SIGKILL is a signal, running out of memory is that; of the child it only counts."""
     tag = import_workload(node, tmp_path, ["exit", "0"])
