@@ -4,8 +4,8 @@
 #include "base/str.h"
 #include "sys/cgroup.h"
 #include "sys/netlink.h"
+#include "sys/nft.h"
 #include "sys/ns.h"
-#include "sys/survey_priv.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -214,6 +214,16 @@ static void survey_tries(struct survey *s, bool rights)
     }
 }
 
+static void survey_programs(struct survey *s)
+{
+    const char *nft = zl_nft_program();
+    if (nft)
+        row(s, "nft", ZL_SURVEY_OK, "%s", nft);
+    else
+        fix(row(s, "nft", ZL_SURVEY_FAIL, "the program is not there"),
+            "firewall rules are set with it: install nftables");
+}
+
 static void survey_confinement(struct survey *s)
 {
     uint32_t action = SECCOMP_RET_ERRNO;
@@ -255,7 +265,7 @@ static void survey_forwarding(struct survey *s)
 {
     char value[8] = "?", drops[100];
     int r = zl_sysctl_read("net/ipv4/ip_forward", value, sizeof value);
-    int n = zl_nft_forward_drops(drops, sizeof drops);
+    int n = zl_nft_forward_chains(drops, sizeof drops) > 0 && drops[0];
     bool on = r == 0 && zl_streq(value, "1");
     if (n > 0)
         fix(row(s, "forwarding", ZL_SURVEY_WARN, "ip_forward %s; dropped by %s", on ? "on" : "off", drops),
@@ -311,6 +321,7 @@ size_t zl_survey(const char *data_dir, struct zl_survey_row rows[ZL_SURVEY_ROWS]
     bool rights = survey_rights(&s);
     survey_cgroups(&s);
     survey_tries(&s, rights);
+    survey_programs(&s);
     survey_confinement(&s);
     survey_calls(&s);
     survey_forwarding(&s);

@@ -1,6 +1,7 @@
 #include "codec/value.h"
 #include "net/overlay/nft_priv.h"
 #include "net/overlay/rules_priv.h"
+#include "sys/nft.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -94,6 +95,8 @@ int zl_foreign_plan(struct zl_str json, const char *tag, const char *link, bool 
 static int change(const char *tag, const char *link, bool accept, struct zl_err *err)
 {
     zl_auto_buf json = ZL_BUF_INIT, commands = ZL_BUF_INIT;
+    if (zl_nft_forward_chains(NULL, 0) == 0) /* the usual case; on a failure nft says what is wrong */
+        return 0;
     int r = zl_nft_run(-1, "list ruleset", &json, err);
     if (r < 0)
         return r;

@@ -1,8 +1,6 @@
 #include "net/overlay/members_priv.h"
 
 #include "base/alloc.h"
-#include "codec/value.h"
-#include "net/overlay/nft_priv.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -116,54 +114,12 @@ void zl_members_number(struct zl_members *m, const struct zl_members *old)
     }
 }
 
-/* {"elem": {"val": {"concat": [number, "address"]}, "comment": "deployment"}} */
-static int load_element(struct zl_members *m, const struct zl_value *wrapped)
+int zl_members_restore(struct zl_members *m, uint32_t number, const struct zl_net_member *member)
 {
-    const struct zl_value *elem = zl_value_get(wrapped, "elem");
-    const struct zl_value *key = zl_value_get(zl_value_get(elem, "val"), "concat");
-    const struct zl_value *number = key && key->kind == ZL_LIST ? key->first : NULL;
-    const struct zl_value *addr = number ? number->next : NULL;
-    const char *deployment = zl_value_cstr(elem, "comment");
-    struct zl_net_member row = { 0 };
-    if (!addr || addr->kind != ZL_STRING || number->kind != ZL_INT || number->integer < 1 ||
-        number->integer > UINT32_MAX || strlen(deployment) >= sizeof row.deployment ||
-        inet_pton(AF_INET, addr->text.p, &row.addr) != 1)
-        return -EPROTO;
-    memcpy(row.deployment, deployment, strlen(deployment) + 1);
-    int r = zl_members_put(m, &row);
+    int r = number ? zl_members_put(m, member) : -EINVAL;
     if (r == 0)
-        m->numbers[lower_bound(m, row.addr)] = (uint32_t)number->integer;
+        m->numbers[lower_bound(m, member->addr)] = number;
     return r;
-}
-
-int zl_members_load(struct zl_members *m, struct zl_str json)
-{
-    struct zl_arena arena;
-    struct zl_parse_error error;
-    struct zl_value *root = NULL;
-    zl_arena_init(&arena);
-    int r = zl_json_parse(&arena, json, &zl_nft_limits, &root, &error);
-    const struct zl_value *items = r < 0 ? NULL : zl_value_get(root, "nftables");
-    r = items && items->kind == ZL_LIST ? 0 : -EPROTO;
-    m->n = 0;
-    for (const struct zl_value *item = r == 0 ? items->first : NULL; item; item = item->next) {
-        const struct zl_value *list = zl_value_get(zl_value_get(item, "set"), "elem");
-        for (const struct zl_value *e = list ? list->first : NULL; e && r == 0; e = e->next)
-            r = load_element(m, e);
-    }
-    zl_arena_done(&arena);
-    return r;
-}
-
-static void element(const struct zl_members *m, size_t i, const char *verb, struct zl_buf *ret)
-{
-    char addr[INET_ADDRSTRLEN];
-    inet_ntop(AF_INET, &m->rows[i].addr, addr, sizeof addr);
-    bool add = *verb == 'a';
-    zl_buf_printf(ret, "%s element inet zlayer members { %u . %s", verb, m->numbers[i], addr);
-    if (add)
-        zl_buf_printf(ret, " comment \"%s\"", m->rows[i].deployment);
-    zl_buf_printf(ret, " }\n%s element inet zlayer owners { %s : %u }\n", verb, addr, m->numbers[i]);
 }
 
 static bool same(const struct zl_members *a, size_t i, const struct zl_members *b)
@@ -172,12 +128,21 @@ static bool same(const struct zl_members *a, size_t i, const struct zl_members *
     return is_at(b, k, a->rows[i].addr) && b->numbers[k] == a->numbers[i];
 }
 
-void zl_members_diff(const struct zl_members *old, const struct zl_members *now, struct zl_buf *ret)
+static void change(const struct zl_members *m, size_t i, bool add, struct zl_set_change **ret, size_t *n, size_t *cap)
 {
+    ZL_GROW(*ret, *n, *cap);
+    (*ret)[(*n)++] = (struct zl_set_change){ add, m->numbers[i], m->rows[i] };
+}
+
+size_t zl_members_diff(const struct zl_members *old, const struct zl_members *now, struct zl_set_change **ret)
+{
+    size_t n = 0, cap = 0;
+    *ret = NULL;
     for (size_t i = 0; i < old->n; i++)
         if (!same(old, i, now))
-            element(old, i, "delete", ret);
+            change(old, i, false, ret, &n, &cap);
     for (size_t i = 0; i < now->n; i++)
         if (!same(now, i, old))
-            element(now, i, "add", ret);
+            change(now, i, true, ret, &n, &cap);
+    return n;
 }

@@ -1,11 +1,11 @@
 /*
- * The members as a sorted table, and the nft commands that lead from one table to another. Pure, but for the loading
- * from JSON, which is pure too. Thread: one at a time a table. Owns: the table owns its rows.
+ * The members as a sorted table, and the changes of the kernel's sets that lead from one table to another. Pure.
+ * Thread: one at a time a table. Owns: the table owns its rows.
  */
 #pragma once
 
 #include "base/str.h"
-#include "net/overlay/node_net.h"
+#include "net/overlay/sets_priv.h"
 
 struct zl_members {
     struct zl_net_member *rows; /* by address in network order as a number, each address once */
@@ -23,7 +23,7 @@ int zl_members_put(struct zl_members *m, const struct zl_net_member *member) ZL_
 void zl_members_remove(struct zl_members *m, struct in_addr addr);
 /* A deployment that `old` knows keeps its number, a new one gets one that neither has. */
 void zl_members_number(struct zl_members *m, const struct zl_members *old);
-/* From `nft -j list set inet zlayer members`. -EPROTO. */
-int zl_members_load(struct zl_members *m, struct zl_str json) ZL_MUST;
-/* Commands of one transaction; nothing when both are equal. */
-void zl_members_diff(const struct zl_members *old, const struct zl_members *now, struct zl_buf *ret);
+/* A row with the number that the kernel's set says; -EINVAL for what is none of ours. */
+int zl_members_restore(struct zl_members *m, uint32_t number, const struct zl_net_member *member) ZL_MUST;
+/* What is deleted comes first; the caller frees *ret. */
+size_t zl_members_diff(const struct zl_members *old, const struct zl_members *now, struct zl_set_change **ret);

@@ -1,8 +1,7 @@
 /*
- * Runs nft commands (nft(8), libnftables) and takes their output. The commands of one call are one transaction.
- * A context lives for one call only: it costs about 1 MB while it is there and 0.3 ms to make, and it belongs to the
- * namespace in which it was made. Thread: any, one call at a time in a process (the library keeps global tables).
- * Owns: the caller owns *ret. Fails: ZL_E_PERMISSION, ZL_E_NETWORK with what nft said.
+ * Runs the program nft with commands (nft(8)) and takes its output. The commands of one call are one transaction. A
+ * call costs about 5 ms, for which it blocks; what changes with every container goes by sets_priv.h. Thread: any. Owns:
+ * the caller owns *ret. Fails: ZL_E_PERMISSION, ZL_E_NETWORK with what nft said.
  */
 #pragma once
 

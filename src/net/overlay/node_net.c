@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 struct zl_node_net {
-    int netns, nl; /* the namespace, and a netlink socket of it */
+    int netns, nl, nf; /* the namespace, and sockets of it: rtnetlink, nfnetlink */
     unsigned lo;
     bool adopted;
     struct zl_net_ranges ranges;
@@ -73,6 +73,7 @@ struct zl_node_net *zl_node_net_close(struct zl_node_net *nn)
         return NULL;
     (void)zl_close(nn->netns);
     (void)zl_close(nn->nl);
+    (void)zl_close(nn->nf);
     zl_members_done(&nn->members);
     free(nn);
     return NULL;
@@ -126,8 +127,9 @@ static int set_up_inside(void *arg)
     struct inside *in = arg;
     struct zl_node_net *nn = in->nn;
     nn->nl = zl_netlink_open();
-    if (nn->nl < 0)
-        return nn->nl;
+    nn->nf = zl_sets_open();
+    if (nn->nl < 0 || nn->nf < 0)
+        return nn->nl < 0 ? nn->nl : nn->nf;
     int r = set_sysctls();
     int lo = r < 0 ? r : zl_link_index(nn->nl, "lo");
     if (lo < 0)
@@ -215,15 +217,26 @@ static int open_outside(struct zl_node_net *nn, const struct zl_node_net_config 
     return r;
 }
 
+static int restore(void *arg, uint32_t number, const struct zl_net_member *m)
+{
+    return zl_members_restore(arg, number, m);
+}
+
+static int sets_failed(int r, struct zl_err *err)
+{
+    return zl_fail_errno(err, r == -EPERM ? ZL_E_PERMISSION : ZL_E_NETWORK, r, "change the members of the firewall");
+}
+
 /* What can't be understood is not ours and not of use: the sets start empty then, and the caller's sync fills them. */
 static int load_members(struct zl_node_net *nn, struct zl_err *err)
 {
-    zl_auto_buf json = ZL_BUF_INIT;
-    int r = zl_nft_run(nn->netns, "list set inet zlayer members", &json, err);
-    if (r < 0 || zl_members_load(&nn->members, zl_buf_view(&json)) == 0)
-        return r;
     nn->members.n = 0;
-    return zl_nft_run(nn->netns, "flush set inet zlayer members\nflush map inet zlayer owners\n", NULL, err);
+    int r = zl_sets_each(nn->nf, restore, &nn->members);
+    if (r == 0)
+        return 0;
+    nn->members.n = 0;
+    r = zl_sets_flush(nn->nf);
+    return r < 0 ? sets_failed(r, err) : 0;
 }
 
 static int open_firewall(struct zl_node_net *nn, struct zl_err *err)
@@ -248,7 +261,7 @@ int zl_node_net_open(const struct zl_node_net_config *c, struct zl_node_net **re
     if (!is_tag(c->tag))
         return zl_fail(err, ZL_E_INVALID, "network tag '%s' is not 6 hex digits", c->tag);
     ZL_AUTO(zl_node_net) nn = zl_xcalloc(1, sizeof *nn);
-    nn->netns = nn->nl = -EBADF;
+    nn->netns = nn->nl = nn->nf = -EBADF;
     nn->ranges = c->ranges;
     int r = open_namespace(nn, c, err);
     r = r < 0 ? r : open_firewall(nn, err);
@@ -321,10 +334,12 @@ static int change_addresses(const struct zl_node_net *nn, const struct zl_member
 
 static int change_sets(struct zl_node_net *nn, struct zl_members *next, struct zl_err *err)
 {
-    zl_auto_buf commands = ZL_BUF_INIT;
+    struct zl_set_change *changes;
     zl_members_number(next, &nn->members);
-    zl_members_diff(&nn->members, next, &commands);
-    return commands.n ? zl_nft_run(nn->netns, commands.p, NULL, err) : 0;
+    size_t n = zl_members_diff(&nn->members, next, &changes);
+    int r = zl_sets_apply(nn->nf, changes, n);
+    free(changes);
+    return r < 0 ? sets_failed(r, err) : 0;
 }
 
 /* Makes the members `next`, which takes the old ones in exchange on success. */
@@ -387,16 +402,4 @@ int zl_node_net_sync(struct zl_node_net *nn, const struct zl_net_member *m, size
     zl_auto_members next = { NULL };
     int r = put_all(nn, &next, m, n, err);
     return r < 0 ? r : apply(nn, &next, err);
-}
-
-int zl_node_net_publish(struct zl_node_net *nn, const struct zl_net_published *p, size_t n, struct zl_err *err)
-{
-    zl_auto_buf commands = ZL_BUF_INIT;
-    zl_buf_puts(&commands, "flush set inet zlayer published\n");
-    for (size_t i = 0; i < n; i++) {
-        char addr[INET_ADDRSTRLEN];
-        zl_buf_printf(&commands, "add element inet zlayer published { %s . %u }\n",
-                      inet_ntop(AF_INET, &p[i].addr, addr, sizeof addr), (unsigned)p[i].port);
-    }
-    return zl_nft_run(nn->netns, commands.p, NULL, err);
 }

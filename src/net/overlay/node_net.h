@@ -71,13 +71,6 @@ int zl_node_net_sync(struct zl_node_net *nn, const struct zl_net_member *m, size
 /* What is there, sorted by address; valid until the next change. */
 const struct zl_net_member *zl_node_net_members(const struct zl_node_net *nn, size_t *ret_n);
 
-/* Service address and port pairs that other deployments may reach too; the whole list each time. */
-struct zl_net_published {
-    struct in_addr addr;
-    uint16_t port; /* host byte order */
-};
-int zl_node_net_publish(struct zl_node_net *nn, const struct zl_net_published *p, size_t n, struct zl_err *err) ZL_MUST;
-
 /*
  * A listening TCP socket, non-blocking, without SO_REUSEPORT, so that a taken port is seen: -EADDRINUSE and -EACCES
  * come back as they are. INSIDE: in the namespace. OUTSIDE: on the host; with addr NULL on all addresses of both

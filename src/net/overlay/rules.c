@@ -18,7 +18,6 @@ void zl_rules_inside(struct zl_buf *b, const struct zl_net_ranges *ranges)
     zl_buf_puts(b, "add table inet zlayer\n"
                    "add set inet zlayer members { type mark . ipv4_addr; }\n"
                    "add map inet zlayer owners { type ipv4_addr : mark; }\n"
-                   "add set inet zlayer published { type ipv4_addr . inet_service; }\n"
                    "add chain inet zlayer forward { type filter hook forward priority 0; policy drop; }\n"
                    "add chain inet zlayer input { type filter hook input priority 0; policy drop; }\n"
                    "add chain inet zlayer postrouting { type nat hook postrouting priority 100; }\n"
@@ -39,7 +38,6 @@ void zl_rules_inside(struct zl_buf *b, const struct zl_net_ranges *ranges)
     zl_buf_puts(b, INPUT "iifname lo accept\n" INPUT "ct state established,related accept\n" INPUT
                          "iifname uplink drop\n" INPUT "meta mark set 0\n" INPUT
                          "meta mark set ip saddr map @owners\n" INPUT "meta mark . ip daddr @members accept\n" INPUT
-                         "ip daddr . tcp dport @published accept\n" INPUT
                          "meta l4proto tcp reject with tcp reset\n" INPUT "reject with icmpx type admin-prohibited\n");
 #undef FORWARD
 #undef INPUT

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "net/overlay/nft_priv.h"
+#include "net/overlay/sets_priv.h"
 #include "net/overlay/node_net.h"
 #include "net/overlay/rules_priv.h"
 #include "sys/netlink.h"
@@ -260,12 +261,6 @@ static void keeps_deployments_apart(void **state)
     assert_int_equal(try_connect(a, "10.200.9.9", 80, 2000), -EHOSTUNREACH);
     assert_int_equal(try_connect(zl_node_net_fd(nn), "10.200.0.4", 80, 2000), 0); /* as the proxy */
 
-    struct zl_net_published p = { service, 80 };
-    assert_ok(zl_node_net_publish(nn, &p, 1, &err), &err);
-    assert_int_equal(try_connect(c, "10.201.0.1", 80, 2000), 0);
-    assert_ok(zl_node_net_publish(nn, NULL, 0, &err), &err);
-    assert_refused(c, "10.201.0.1", 80);
-
     add(nn, "10.200.0.4", "shop"); /* an address that moves */
     assert_int_equal(try_connect(a, "10.200.0.4", 80, 2000), 0);
     struct in_addr gone[] = { ip("10.200.0.4"), ip("10.201.0.1"), ip("10.200.77.7") };
@@ -461,6 +456,63 @@ static void another_hand_in_the_sets_is_made_good(void **state)
     drop_node(nn);
 }
 
+static int open_sets(void *arg)
+{
+    *(int *)arg = zl_sets_open();
+    return *(int *)arg < 0 ? *(int *)arg : 0;
+}
+
+static int count(void *arg, uint32_t number, const struct zl_net_member *m)
+{
+    unsigned *n = arg;
+    assert_true(number >= 1 && m->deployment[0]);
+    ++*n;
+    return 0;
+}
+
+static unsigned members_of(int nf)
+{
+    unsigned n = 0;
+    assert_ok(zl_sets_each(nf, count, &n), NULL);
+    return n;
+}
+
+/* One bad change and none of the others is made; a thousand good ones are, and nft shows what they are. */
+static void a_batch_is_whole_or_nothing(void **state)
+{
+    static struct zl_set_change many[1000];
+    struct zl_node_net *nn = open_node();
+    struct zl_err err = { 0 };
+    int nf = -1;
+    assert_ok(zl_netns_run(zl_node_net_fd(nn), open_sets, &nf), NULL);
+    struct zl_set_change bad[] = { { true, 1, { ip("10.200.0.5"), "shop" } },
+                                   { false, 9, { ip("10.200.0.9"), "blog" } },
+                                   { true, 2, { ip("10.200.0.6"), "blog" } } };
+    assert_int_equal(zl_sets_apply(nf, bad, ZL_ARRAY_LEN(bad)), -ENOENT);
+    assert_int_equal(members_of(nf), 0);
+    assert_int_equal(zl_sets_apply(nf, bad, 0), 0);
+    for (unsigned i = 0; i < ZL_ARRAY_LEN(many); i++) {
+        many[i] = (struct zl_set_change){ true, 1 + i % 3, { { htonl(0x0AC80002 + i) }, "" } };
+        snprintf(many[i].member.deployment, sizeof many[i].member.deployment, "%s-%u",
+                 i % 3 ? "a" : "a-name-as-long-as-a-deployment-may-have-it-which-is-a-lot-of", i % 3);
+    }
+    assert_ok(zl_sets_apply(nf, many, ZL_ARRAY_LEN(many)), NULL);
+    assert_int_equal(members_of(nf), ZL_ARRAY_LEN(many));
+    zl_auto_buf set = ZL_BUF_INIT, map = ZL_BUF_INIT;
+    assert_ok(zl_nft_run(zl_node_net_fd(nn), "list set inet zlayer members", &set, &err), &err);
+    assert_ok(zl_nft_run(zl_node_net_fd(nn), "list map inet zlayer owners", &map, &err), &err);
+    assert_non_null(strstr(set.p, "{\"concat\": [2, \"10.200.0.3\"]}, \"comment\": \"a-1\""));
+    assert_non_null(strstr(map.p, "[\"10.200.0.3\", 2]"));
+    for (unsigned i = 0; i < ZL_ARRAY_LEN(many); i++)
+        many[i].add = false;
+    assert_ok(zl_sets_apply(nf, many, ZL_ARRAY_LEN(many) - 1), NULL);
+    assert_int_equal(members_of(nf), 1);
+    assert_ok(zl_sets_flush(nf), NULL);
+    assert_int_equal(members_of(nf), 0);
+    zl_close(nf);
+    drop_node(nn);
+}
+
 static int crashed_run(const char *phase)
 {
     pid_t pid = fork();
@@ -614,6 +666,7 @@ int main(int argc, char **argv)
         CLEAN(adoption_touches_no_live_traffic),
         CLEAN(a_kill_anywhere_is_repaired),
         CLEAN(another_hand_in_the_sets_is_made_good),
+        CLEAN(a_batch_is_whole_or_nothing),
         CLEAN(two_agents_share_ip_forward),
         CLEAN(a_taken_port_is_seen),
     };

@@ -1,8 +1,8 @@
 #include "../testing.h"
 
 #include "base/str.h"
+#include "sys/nft.h"
 #include "sys/survey.h"
-#include "sys/survey_priv.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -21,9 +21,9 @@ static const struct zl_survey_row *find(const struct zl_survey_row *rows, size_t
 
 static void says_something_of_each_need(void **state)
 {
-    static const char *const names[] = { "kernel",     "rights",   "cgroups",   "namespaces", "overlayfs",
-                                         "veth",       "nftables", "seccomp",   "landlock",   "system calls",
-                                         "forwarding", "disk",     "open files" };
+    static const char *const names[] = { "kernel",       "rights",     "cgroups", "namespaces", "overlayfs",
+                                         "veth",         "nftables",   "nft",     "seccomp",    "landlock",
+                                         "system calls", "forwarding", "disk",    "open files" };
     struct zl_survey_row rows[ZL_SURVEY_ROWS];
     size_t n = zl_survey("/var/lib/zlayer-not-there", rows);
     assert_int_equal(n, ZL_ARRAY_LEN(names));
@@ -72,7 +72,7 @@ static void behind_a_firewall(void)
     char drops[100];
     if (unshare(CLONE_NEWNET) < 0)
         _exit(77);
-    if (zl_nft_probe() != 0 || zl_nft_forward_drops(drops, sizeof drops) != 0)
+    if (zl_nft_probe() != 0 || zl_nft_forward_chains(drops, sizeof drops) != 0)
         _exit(1);
     pid_t pid = fork();
     if (pid == 0) {
@@ -87,7 +87,7 @@ static void behind_a_firewall(void)
     (void)waitpid(pid, &status, 0);
     if (WEXITSTATUS(status) == 77)
         _exit(77);
-    if (zl_nft_forward_drops(drops, sizeof drops) != 1 || !zl_streq(drops, "ip filter/FORWARD"))
+    if (zl_nft_forward_chains(drops, sizeof drops) != 2 || !zl_streq(drops, "ip filter/FORWARD"))
         _exit(2);
 }
 

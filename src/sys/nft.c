@@ -1,4 +1,4 @@
-#include "sys/survey_priv.h"
+#include "sys/nft.h"
 
 #include "base/fd.h"
 #include "base/str.h"
@@ -13,8 +13,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <unistd.h>
 
-/* nfnetlink by hand: this room links no library for it. linux/netfilter/nf_tables.h, nfnetlink.h */
+/* nfnetlink by hand. linux/netfilter/nf_tables.h, nfnetlink.h */
 static int ask(int fd, unsigned type, unsigned flags)
 {
     struct {
@@ -36,6 +37,15 @@ static int open_socket(void)
     struct timeval tv = { .tv_sec = 5 };
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
     return fd;
+}
+
+const char *zl_nft_program(void)
+{
+    static const char *const places[] = { "/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(places); i++)
+        if (access(places[i], X_OK) == 0)
+            return places[i];
+    return NULL;
 }
 
 int zl_nft_probe(void)
@@ -109,8 +119,11 @@ static bool take_chain(const struct nlmsghdr *h, char *ret, size_t size)
     if (!nest || (m->nfgen_family != NFPROTO_INET && m->nfgen_family != NFPROTO_IPV4))
         return false;
     parse(&hook, payload(nest), nest->nla_len - (size_t)NLA_HDRLEN);
-    if (number(hook.at[NFTA_HOOK_HOOKNUM]) != NF_INET_FORWARD || number(chain.at[NFTA_CHAIN_POLICY]) != NF_DROP)
+    if (number(hook.at[NFTA_HOOK_HOOKNUM]) != NF_INET_FORWARD ||
+        zl_str_starts(string(chain.at[NFTA_CHAIN_TABLE]), ZL_STR("zlayer")))
         return false;
+    if (!ret || number(chain.at[NFTA_CHAIN_POLICY]) != NF_DROP)
+        return true;
     size_t used = strlen(ret);
     snprintf(ret + used, size - used, "%s%s %.*s/%.*s", used ? ", " : "",
              m->nfgen_family == NFPROTO_INET ? "inet" : "ip", ZL_STR_FMT(string(chain.at[NFTA_CHAIN_TABLE])),
@@ -118,12 +131,13 @@ static bool take_chain(const struct nlmsghdr *h, char *ret, size_t size)
     return true;
 }
 
-int zl_nft_forward_drops(char *ret, size_t size)
+int zl_nft_forward_chains(char *ret, size_t size)
 {
     char buf[32768] __attribute__((aligned(8)));
     zl_auto_close int fd = open_socket();
     int found = 0, r = fd < 0 ? fd : ask(fd, NFT_MSG_GETCHAIN, NLM_F_DUMP);
-    ret[0] = 0;
+    if (ret)
+        ret[0] = 0;
     while (r == 0) {
         ssize_t n = recv(fd, buf, sizeof buf, 0);
         if (n < 0)
