@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -420,6 +421,8 @@ static void a_killed_shim_is_a_runtime_error_and_nothing_of_it_lives_on(void **s
     pid_t pid = shim_of(w, spec.id);
     w->rt = zl_runtime_close(w->rt);
     assert_int_equal(kill(pid, SIGKILL), 0);
+    siginfo_t dead;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &dead, WEXITED | WNOWAIT), 0); /* its lock is free from then on */
     world_reopen(w);
     world_list(w, &a);
     for (unsigned i = 0; i < a.reply.list.n; i++) {
