@@ -271,12 +271,12 @@ int zl_http_percent_decode(struct zl_str in, bool is_query, struct zl_buf *ret)
             if (in.n - i < 3 || hex(in.p[i + 1]) < 0 || hex(in.p[i + 2]) < 0)
                 return -EINVAL;
             ch = (char)(hex(in.p[i + 1]) << 4 | hex(in.p[i + 2]));
-            if (!ch)
-                return -EINVAL;
             i += 2;
         } else if (ch == '+' && is_query) {
             ch = ' ';
         }
+        if (!ch)
+            return -EINVAL;
         zl_buf_putc(ret, ch);
     }
     return 0;
