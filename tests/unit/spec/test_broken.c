@@ -87,7 +87,7 @@ static bool only_not_yet(const char *folder, const char *name, const struct zl_d
 
 static void the_references_documents_ask_for_nothing_unknown(void **state)
 {
-    assert_in_range(each(REFERENCE, false, only_not_yet), 8, 1000);
+    assert_in_range(each(REFERENCE, false, only_not_yet), 14, 1000);
 }
 
 int main(void)
