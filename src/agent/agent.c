@@ -96,8 +96,8 @@ static void step(void *arg)
     if (a->trouble.code && (wake == 0 || a->trouble_until_ms < wake))
         wake = a->trouble_until_ms;
     for (struct doc *d = a->docs; d; d = d->next) /* an owner that does not come back */
-        if (d->lost_ms && (wake == 0 || d->lost_ms + 30000 < wake))
-            wake = d->lost_ms + 30000;
+        if (d->lost_ms && (wake == 0 || d->lost_ms + OWNER_LOST_MS < wake))
+            wake = d->lost_ms + OWNER_LOST_MS;
     if (wake)
         zl_timer_set(a->timer, wake > now ? wake - now : 1);
     else
@@ -255,6 +255,11 @@ static void cluster_closed(void *arg)
     while (a->docs) {
         struct doc *d = a->docs;
         a->docs = d->next;
+        while (d->leases) {
+            struct lease *l = d->leases;
+            d->leases = l->next;
+            free(l);
+        }
         zl_arena_done(&d->arena);
         free(d->deployment);
         free(d);

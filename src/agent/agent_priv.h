@@ -28,6 +28,14 @@ struct inst {
     char failure[200]; /* why create or start failed */
 };
 
+enum { OWNER_LOST_MS = 30000 }; /* so long its owner may be away before a deployment is stopped */
+
+/* A connection by which an owner shows that it is there. One of an earlier owner does no good. */
+struct lease {
+    struct lease *next;
+    char owner[ZL_OWNER_SIZE];
+};
+
 /* A document of the store, parsed once a generation. */
 struct doc {
     struct doc *next;
@@ -37,8 +45,8 @@ struct doc {
     struct zl_spec *spec;
     uint64_t grace_ms; /* of a stop that asked for another one */
     bool force;
-    uint64_t lost_ms; /* when its owner was last there; 0: it is */
-    unsigned leases;
+    uint64_t lost_ms; /* when its owner was last there; 0: it is, or nobody owns it */
+    struct lease *leases;
     bool used; /* by the deployments of this step */
 };
 
@@ -125,6 +133,9 @@ const struct zl_service *agent_service(struct zl_agent *a, const char *deploymen
 void agent_desired(struct zl_agent *a, struct zl_arena *arena, struct zl_reconcile_desired *ret);
 void agent_actual(struct zl_agent *a, struct zl_arena *arena, struct zl_reconcile_actual *ret);
 struct doc *agent_doc_of(struct zl_agent *a, const struct zl_state_deployment *d);
+
+/* deploy.c */
+bool agent_owner_there(const struct doc *doc, const char *owner);
 
 /* act.c: carrying a plan out. */
 void agent_act(struct zl_agent *a, const struct zl_reconcile_plan *plan);

@@ -14,8 +14,8 @@ struct change {
     unsigned left; /* proposals that have not been answered */
     struct zl_err err;
     char deployment[ZL_NAME_MAX + 1];
-    bool stop, force, bound;
-    uint32_t first_listener; /* of those that this deploy bound */
+    bool story, force, bound; /* story: a new one begins, also where the generation stays */
+    uint32_t first_listener;  /* of those that this deploy bound */
     uint64_t grace_ms;
 };
 
@@ -27,7 +27,7 @@ static void finish(struct change *c)
         d->grace_ms = c->grace_ms;
     if (!c->err.code && d && c->force)
         d->force = true;
-    if (!c->err.code && c->stop) {
+    if (!c->err.code && c->story) {
         struct zl_state_deployment *s = zl_state_deployment(zl_cluster_state(a->cluster), c->deployment);
         if (s)
             agent_event_begin(a, c->deployment, s->generation);
@@ -107,7 +107,7 @@ void zl_agent_deploy(struct zl_agent *a, const struct zl_agent_deploy *d, zl_age
 {
     struct change *c = begin(a, d->spec->deployment, done, arg);
     const struct zl_err *damage = zl_cluster_damage(a->cluster);
-    c->bound = true;
+    c->bound = c->story = true;
     c->first_listener = a->next_listener;
     if (damage && damage->code)
         c->err = *damage;
@@ -146,7 +146,7 @@ void zl_agent_stop(struct zl_agent *a, const char *deployment, bool force, uint6
 {
     struct change *c = begin(a, deployment, done, arg);
     const struct zl_state_deployment *d = zl_state_deployment(zl_cluster_state(a->cluster), deployment);
-    c->stop = true;
+    c->story = true;
     c->force = force;
     c->grace_ms = grace_ms;
     if (!d) {
@@ -157,7 +157,7 @@ void zl_agent_stop(struct zl_agent *a, const char *deployment, bool force, uint6
     }
     if (d->stopping) { /* again: only grace and force can change */
         zl_loop_defer(a->loop, give_up, c);
-        c->stop = false;
+        c->story = false;
         return;
     }
     struct zl_command cmd = { .kind = ZL_COMMAND_DEPLOYMENT_STOP,
@@ -181,6 +181,16 @@ void zl_agent_scale_down(struct zl_agent *a, const char *deployment, const char 
     propose(c, &cmd);
 }
 
+/* --- owners --- */
+
+bool agent_owner_there(const struct doc *doc, const char *owner)
+{
+    for (const struct lease *l = doc->leases; l; l = l->next)
+        if (zl_streq(l->owner, owner))
+            return true;
+    return false;
+}
+
 int zl_agent_lease(struct zl_agent *a, const char *deployment, const char *owner, bool held, struct zl_err *err)
 {
     const struct zl_state_deployment *d = zl_state_deployment(zl_cluster_state(a->cluster), deployment);
@@ -189,13 +199,19 @@ int zl_agent_lease(struct zl_agent *a, const char *deployment, const char *owner
         return zl_fail(err, ZL_E_NOT_FOUND, "there is no deployment '%.70s'", deployment);
     if (held && !zl_streq(d->owner, owner))
         return zl_fail(err, ZL_E_CONFLICT, "the deployment '%.70s' has another owner", deployment);
-    if (!doc)
-        return 0;
     if (held) {
-        doc->leases++;
-        doc->lost_ms = 0;
-    } else if (doc->leases && --doc->leases == 0) {
-        doc->lost_ms = d && d->owner[0] ? agent_now(a) : 0;
+        struct lease *l = zl_xcalloc(1, sizeof *l);
+        snprintf(l->owner, sizeof l->owner, "%s", owner);
+        l->next = doc->leases;
+        doc->leases = l;
+    }
+    for (struct lease **at = doc && !held ? &doc->leases : NULL; at && *at; at = &(*at)->next) {
+        if (zl_streq((*at)->owner, owner)) {
+            struct lease *l = *at;
+            *at = l->next;
+            free(l);
+            break;
+        }
     }
     if (!a->closing)
         agent_step_soon(a);

@@ -4,7 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { DEFAULT_GRACE_MS = 30000, OWNER_LOST_MS = 30000 };
+enum { DEFAULT_GRACE_MS = 30000 };
 
 struct doc *agent_doc(struct zl_agent *a, const char *deployment)
 {
@@ -23,19 +23,15 @@ struct doc *agent_doc_of(struct zl_agent *a, const struct zl_state_deployment *d
     if (!doc) {
         doc = zl_xcalloc(1, sizeof *doc);
         doc->deployment = zl_xstrdup(d->name);
-        doc->lost_ms = d->owner[0] ? a->opened_ms : 0;
         doc->next = a->docs;
         a->docs = doc;
         zl_arena_init(&doc->arena);
     } else {
-        /* A new generation of it; who holds the lease stays. */
+        /* A new generation of it; who holds a lease stays. */
         zl_arena_done(&doc->arena);
         doc->force = false;
         doc->grace_ms = 0;
-        if (!d->owner[0])
-            doc->lost_ms = 0;
-        else if (!doc->leases)
-            doc->lost_ms = agent_now(a);
+        doc->lost_ms = 0;
     }
     struct zl_decoder dec;
     struct zl_err err = { 0 };
@@ -105,6 +101,10 @@ void agent_desired(struct zl_agent *a, struct zl_arena *arena, struct zl_reconci
         const struct zl_state_deployment *d = &state->deployments[i];
         struct doc *doc = agent_doc_of(a, d);
         doc->used = true;
+        if (!d->owner[0] || agent_owner_there(doc, d->owner))
+            doc->lost_ms = 0;
+        else if (!doc->lost_ms)
+            doc->lost_ms = now;
         struct zl_desired_service *services = zl_arena_alloc(arena, (d->nservices + 1) * sizeof *services);
         for (unsigned k = 0; k < d->nservices; k++)
             desired_service(arena, d, doc, &d->services[k], &services[k]);
@@ -113,7 +113,7 @@ void agent_desired(struct zl_agent *a, struct zl_arena *arena, struct zl_reconci
             .name = zl_arena_strdup(arena, d->name),
             .stopping = d->stopping,
             .force = doc->force,
-            .owner_gone = d->owner[0] && doc->lost_ms && now >= doc->lost_ms + OWNER_LOST_MS,
+            .owner_gone = doc->lost_ms && now >= doc->lost_ms + OWNER_LOST_MS,
             .since_ms = ZL_MAX(ago < now ? now - ago : 1, a->opened_ms),
             .services = services,
             .nservices = d->nservices,

@@ -158,7 +158,8 @@ void api_deployment_events(struct api_request *q)
 static void lease_gone(void *arg)
 {
     struct api_request *q = arg;
-    ZL_IGNORE(zl_agent_lease(q->api->agent, q->param, "", false, NULL)); /* a deployment that is gone needs none */
+    /* q->body: where api_deployment_lease left the owner. A deployment that is gone needs none. */
+    ZL_IGNORE(zl_agent_lease(q->api->agent, q->param, q->body->text.p, false, NULL));
     q->x = NULL;
     api_request_free(q);
 }
@@ -172,6 +173,7 @@ void api_deployment_lease(struct api_request *q)
         api_request_free(q);
         return;
     }
+    q->body = zl_value_string(&q->arena, zl_str(owner ? owner : ""));
     zl_http_on_gone(q->x, lease_gone, q);
     zl_http_reply_begin(q->x, 200, "application/x-ndjson");
     (void)zl_http_reply_write(q->x, ZL_STR("{\"held\":true}\n"));

@@ -29,10 +29,15 @@ enum zl_handler {
 
 enum zl_permission { ZL_PERM_NONE, ZL_PERM_READ, ZL_PERM_WRITE };
 
+enum {
+    ZL_ROUTE_STREAM = 1u << 0, /* the reply comes as it happens */
+    ZL_ROUTE_ONCE = 1u << 1,   /* done twice is not the same as done once: a client must not send it again by itself */
+};
+
 struct zl_route {
     const char *method, *path; /* "{name}" matches one segment */
     enum zl_permission permission;
-    bool stream;
+    unsigned flags;
     enum zl_handler handler;
     const char *doc;
 };

@@ -1,7 +1,7 @@
 #include "client/client_priv.h"
 
+#include "apidef/routes.h"
 #include "base/clock.h"
-#include "base/id.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -71,14 +71,23 @@ int zl_client_exchange(struct zl_client *c, struct zl_exchange *x, const char *m
     zl_auto_buf json = ZL_BUF_INIT;
     if (body)
         zl_json_print(&json, body, 0);
-    char id[ZL_ID_HEX_SIZE];
-    zl_id_make(id);
+    struct zl_str param, rest;
+    bool known;
+    const struct zl_route *route = zl_route_find(zl_str(method), zl_str_cut(zl_str(path), '?', &rest), &param, &known);
+    bool once = route && (route->flags & ZL_ROUTE_ONCE);
     for (int try = 0;; try++) {
         struct zl_err why = { 0 };
-        int e = zl_exchange_start(x, c->place.socket, method, path, zl_buf_view(&json), id, HEAD_TIMEOUT_MS, &why);
+        int e = zl_exchange_start(x, c->place.socket, method, path, zl_buf_view(&json), HEAD_TIMEOUT_MS, &why);
         if (e >= 0)
             return x->status / 100 == 2 ? 0 : error_reply(c, x, err);
         bool again = agent_went(x, e);
+        if (e == ZL_E_CLOSED && once) {
+            zl_exchange_done(x);
+            *x = (struct zl_exchange)ZL_EXCHANGE_INIT;
+            return zl_hint(err,
+                           zl_fail(err, e, "the agent went away before it answered: whether it was done is not known"),
+                           "look before you do it again");
+        }
         zl_exchange_done(x);
         *x = (struct zl_exchange)ZL_EXCHANGE_INIT;
         if (!again || try == TRIES) {

@@ -1,7 +1,7 @@
 /*
  * Calls to the agent of a place: one request a connection over its unix socket, JSON in and out, and streams of lines
- * (NDJSON) or events (SSE). A missing agent is started unless that was forbidden; what can be tried again because the
- * agent went away before it answered is tried again under the same X-Request-Id.
+ * (NDJSON) or events (SSE). A missing agent is started unless that was forbidden; what the agent's
+ * death left unanswered is sent again: every route but those of ZL_ROUTE_ONCE gives the same when it is done twice.
  * Thread: one. Owns: replies belong to the arena given. Fails: ZL_E_NO_AGENT when there is none and none may be
  * started (the text says which case); an error reply becomes its code, message and hint; ZL_E_CLOSED for a lost stream.
  */

@@ -108,14 +108,13 @@ int zl_exchange_head(struct zl_exchange *x, int timeout_ms, struct zl_err *err)
 }
 
 int zl_exchange_start(struct zl_exchange *x, const char *socket, const char *method, const char *path,
-                      struct zl_str body, const char *request_id, int timeout_ms, struct zl_err *err)
+                      struct zl_str body, int timeout_ms, struct zl_err *err)
 {
     x->fd = zl_socket_connect(socket);
     if (x->fd < 0)
         return zl_fail(err, x->fd, "connect to %s", socket);
     zl_auto_buf request = ZL_BUF_INIT;
-    zl_buf_printf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Request-Id: %s\r\n", method,
-                  path, request_id);
+    zl_buf_printf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", method, path);
     if (body.n)
         zl_buf_printf(&request, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body.n);
     else if (!zl_streq(method, "GET"))

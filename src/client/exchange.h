@@ -31,7 +31,7 @@ struct zl_exchange {
 int zl_socket_connect(const char *path) ZL_MUST;
 /* Sends the request and reads the reply's head; timeout_ms is for the head. */
 int zl_exchange_start(struct zl_exchange *x, const char *socket, const char *method, const char *path,
-                      struct zl_str body, const char *request_id, int timeout_ms, struct zl_err *err) ZL_MUST;
+                      struct zl_str body, int timeout_ms, struct zl_err *err) ZL_MUST;
 /* The part of it behind the request: the head of the reply that x->fd gives. */
 int zl_exchange_head(struct zl_exchange *x, int timeout_ms, struct zl_err *err) ZL_MUST;
 /* Reads more of the body into x->body: 1; 0: it is complete; -EAGAIN, -EINTR, ZL_E_CLOSED, ZL_E_PROTOCOL. */

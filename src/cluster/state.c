@@ -185,6 +185,20 @@ static struct zl_state_service *make_services(struct zl_state *s, const struct z
     return services;
 }
 
+/* Whether a put says what is there already: one that is sent again, because its answer was lost, changes nothing. */
+static bool says_the_same(const struct zl_state_deployment *d, const struct zl_command *c,
+                          const struct zl_state_service *services)
+{
+    bool same =
+        !d->stopping && d->nservices == c->nservices && zl_streq(d->spec, c->spec) && zl_streq(d->owner, c->owner);
+    for (unsigned i = 0; same && i < c->nservices; i++) {
+        const struct zl_state_service *a = &d->services[i], *b = &services[i];
+        same = zl_streq(a->name, b->name) && a->address == b->address && a->generation == b->generation &&
+               a->fingerprint == b->fingerprint && a->replicas == b->replicas;
+    }
+    return same;
+}
+
 static void deployment_put(struct zl_state *s, const struct zl_command *c, struct zl_state_result *ret)
 {
     bool found;
@@ -192,6 +206,12 @@ static void deployment_put(struct zl_state *s, const struct zl_command *c, struc
     struct zl_state_service *services = make_services(s, c, found ? &s->deployments[i] : NULL, ret);
     if (!services)
         return;
+    if (found && says_the_same(&s->deployments[i], c, services)) {
+        services_free(services, c->nservices);
+        ret->value = s->deployments[i].generation;
+        s->deployments[i].updated_ms = c->now_ms;
+        return;
+    }
     if (!found) {
         s->deployments = zl_xrealloc(s->deployments, s->ndeployments + 1, sizeof *s->deployments);
         memmove(s->deployments + i + 1, s->deployments + i, (s->ndeployments - i) * sizeof *s->deployments);

@@ -22,7 +22,7 @@ struct zl_state_deployment {
     char *name;
     char *spec;                /* canonical JSON, for zl_spec_parse */
     char owner[ZL_OWNER_SIZE]; /* "": nobody's lease */
-    uint64_t generation;       /* rises with each put; never repeats in a state, not even after a removal */
+    uint64_t generation;       /* rises with each put that changes something; never repeats, not even after a removal */
     bool stopping;
     uint64_t created_ms, updated_ms;   /* wall clock */
     struct zl_state_service *services; /* in document order */

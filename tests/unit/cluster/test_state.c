@@ -287,10 +287,37 @@ static void a_mark_survives_only_as_a_whole(void **state)
     assert_int_equal(zl_mark_decode(zl_str_n(text, ZL_MARK_SIZE), &back, NULL), ZL_E_STORE_NEWER);
 }
 
+static void a_put_that_says_the_same_changes_nothing(void **state)
+{
+    ZL_AUTO(zl_state) s = with_ranges();
+    struct zl_command_service one[] = { { "web", 7, 2, false, true } };
+    struct zl_command c = put("shop", one, 1, 100), other;
+    uint64_t first = apply(s, &c).value;
+    c.now_ms = 200;
+    assert_int_equal(apply(s, &c).value, first);
+    assert_int_equal(s->last_generation, first);
+    assert_int_equal(zl_state_deployment(s, "shop")->updated_ms, 200);
+    other = c;
+    other.owner = "0123456789abcdef0123456789abcdef";
+    assert_int_equal(apply(s, &other).value, first + 1);
+    assert_int_equal(apply(s, &c).value, first + 2);
+    struct zl_command scale = { .kind = ZL_COMMAND_SERVICE_SCALE, .deployment = "shop", .service = "", .replicas = 0 };
+    assert_int_equal(apply(s, &scale).code, 0);
+    assert_int_equal(apply(s, &c).value, first + 3); /* it brings the replicas back */
+    assert_int_equal(zl_state_deployment(s, "shop")->services[0].replicas, 2);
+    struct zl_command stop = { .kind = ZL_COMMAND_DEPLOYMENT_STOP, .deployment = "shop", .now_ms = 300 };
+    assert_int_equal(apply(s, &stop).code, 0);
+    assert_int_equal(apply(s, &c).value, first + 4);
+    assert_false(zl_state_deployment(s, "shop")->stopping);
+    one[0].fingerprint = 8;
+    assert_int_equal(apply(s, &c).value, first + 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_are_stable_and_generations_rise_only_with_the_fingerprint),
+        cmocka_unit_test(a_put_that_says_the_same_changes_nothing),
         cmocka_unit_test(an_address_rests_before_it_is_given_again),
         cmocka_unit_test(a_put_revives_a_stopping_deployment_and_a_late_removal_is_refused),
         cmocka_unit_test(scaling_sets_one_or_all_and_manual_counts_survive_a_put),
