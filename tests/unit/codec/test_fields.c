@@ -114,10 +114,10 @@ static struct whole *decode(struct fixture *f, const char *text)
 static void every_kind_is_decoded(void **state)
 {
     struct fixture *f = *state;
-    const struct whole *w =
-        decode(f, "on: false\nnumber: -5\npercent: 70%\nreal: 0.5\ntext: 8080\nwait: 2h\nbytes: 1Ki\n"
-                  "colour: red\nwords: [a, 1, true]\ninner: {label: l, weight: 7}\n"
-                  "list: [{weight: 1}, {weight: 2}]\nmap: {x: {weight: 3}}\ncustom: c\n");
+    const struct whole *w = decode(f, "on: false\n"
+                                      "number: -5\npercent: 70%\nreal: 0.5\ntext: 8080\nwait: 2h\nbytes: 1Ki\n"
+                                      "colour: red\nwords: [a, 1, true]\ninner: {label: l, weight: 7}\n"
+                                      "list: [{weight: 1}, {weight: 2}]\nmap: {x: {weight: 3}}\ncustom: c\n");
     assert_int_equal(f->d.count, 0);
     assert_false(w->on);
     assert_true(w->number == -5 && w->percent == 70 && w->real > 0.49 && w->real < 0.51);
@@ -169,7 +169,7 @@ static void every_problem_is_told_at_once_where_it_stands(void **state)
                                "words: [a, {b: c}]\n"
                                "inner: [1]\n"
                                "list: [{weight: 0}, {weight: 13}, {label: '', weight: 1}, {}]\n"
-                               "map: {x: {weigth: 3}}\n"
+                               "map: {x: {weigh: 3}}\n"
                                "custom: much too long\n"
                                "tomorrow: {on: 1}\n";
     static const struct {
@@ -190,7 +190,7 @@ static void every_problem_is_told_at_once_where_it_stands(void **state)
         { 11, 30, "unlucky", "list[1]", "take another" },
         { 11, 44, "yaml_error", "list[2].label", "" }, /* behind the quote */
         { 11, 59, "yaml_error", "list[3]", "" },
-        { 12, 11, "yaml_error", "map.x.weigth", "did you mean 'weight'?" },
+        { 12, 11, "yaml_error", "map.x.weigh", "did you mean 'weight'?" },
         { 12, 10, "yaml_error", "map.x", "" },
         { 13, 9, "custom_error", "custom", "" },
         { 14, 1, "not_supported_yet", "tomorrow", "" },
