@@ -29,10 +29,14 @@ struct job {
 static int run(void *arg)
 {
     struct job *j = arg;
-    char *const plain[] = { (char[]){ "nft" }, (char[]){ "-f" }, (char[]){ "-" }, NULL };
-    char *const json[] = {
-        (char[]){ "nft" }, (char[]){ "-j" }, (char[]){ "-a" }, (char[]){ "-n" }, (char[]){ "-f" }, (char[]){ "-" }, NULL
-    };
+    char *const plain[] = { (char[]){ "nft" }, (char[]){ "-f" }, (char[]){ "/proc/self/fd/0" }, NULL };
+    char *const json[] = { (char[]){ "nft" },
+                           (char[]){ "-j" },
+                           (char[]){ "-a" },
+                           (char[]){ "-n" },
+                           (char[]){ "-f" },
+                           (char[]){ "/proc/self/fd/0" },
+                           NULL };
     char *const env[] = { (char[]){ "LC_ALL=C" }, (char[]){ "PATH=/usr/sbin:/usr/bin:/sbin:/bin" }, NULL };
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
