@@ -71,6 +71,43 @@ static void mend(uint8_t *tar, size_t size)
     }
 }
 
+/* libFuzzer's; there is none where a corpus is only replayed. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max) __attribute__((weak));
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed);
+
+/* A number of any magnitude, binary as GNU tar writes what is too great for octal digits. */
+static void number(uint8_t *f, size_t n, unsigned seed)
+{
+    uint64_t v = (uint64_t)seed * 0x9e3779b97f4a7c15U >> seed % 64;
+    f[0] = 0x80;
+    for (size_t i = n; --i > 0; v >>= 8)
+        f[i] = (uint8_t)v;
+}
+
+/* Every other time one field of one header changes, and keeps its length: changes at any place hit contents mostly. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed)
+{
+    enum { BLOCK = 512, MAGIC = 257 };
+    static const struct {
+        unsigned short at, n;
+    } fields[] = { { 0, 100 }, { 156, 1 }, { 157, 100 }, { 257, 8 },  { 345, 155 }, /* texts; numbers: */
+                   { 100, 8 }, { 108, 8 }, { 116, 8 },   { 124, 12 }, { 136, 12 },  { 329, 8 }, { 337, 8 } };
+    enum { NUMBERS = 5 };
+    size_t blocks = size / BLOCK, block = blocks ? (seed >> 8) % blocks : 0;
+    size_t field = (seed >> 2) % ZL_ARRAY_LEN(fields);
+    uint8_t *header = data + block * BLOCK;
+    if (seed & 1 || blocks == 0 || memcmp(header + MAGIC, "ustar", 5) != 0)
+        return LLVMFuzzerMutate(data, size, max);
+    uint8_t *f = header + fields[field].at;
+    if (field >= NUMBERS && seed & 2) {
+        number(f, fields[field].n, seed);
+    } else {
+        size_t n = LLVMFuzzerMutate(f, fields[field].n, fields[field].n);
+        memset(f + n, 0, fields[field].n - n);
+    }
+    return size;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct zl_err err;
