@@ -2,6 +2,7 @@
 #include "agent/agent_priv.h"
 
 #include "aio/child.h"
+#include "apidef/bodies.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/phase.h"
@@ -142,14 +143,15 @@ static void exited(void *arg, int status)
 
 static void spawn(struct pull *p, const struct zl_service *s)
 {
-    static const char *const policies[] = { "if_not_present", "always", "never", "newer" };
     struct zl_agent *a = p->agent;
     struct zl_err err = { 0 };
     zl_auto_buf request = ZL_BUF_INIT;
     int out[2];
-    zl_buf_puts(&request, "{\"verb\":\"pull\",\"reference\":");
-    zl_json_string(&request, zl_str(s->image.name));
-    zl_buf_printf(&request, ",\"policy\":\"%s\"}", policies[s->image.policy]);
+    struct zl_image_request q = { .verb = ZL_IMAGE_PULL, .reference = s->image.name, .policy = s->image.policy };
+    struct zl_arena arena;
+    zl_arena_init(&arena);
+    zl_json_print(&request, zl_print(&arena, &zl_type_image_request, &q), 0);
+    zl_arena_done(&arena);
     zl_auto_close int in = zl_sealed_memfd("image-job", request.p, request.n);
     if (in < 0 || lseek(in, 0, SEEK_SET) < 0 || pipe2(out, O_CLOEXEC) < 0) {
         zl_fail(&err, -errno, "start the image job");

@@ -162,46 +162,60 @@ static bool allowed(struct zl_api *api, const struct zl_http_request *r)
     return r->uid == 0 || (fstat(zl_agent_home(api->agent)->data_dir, &st) == 0 && st.st_uid == r->uid);
 }
 
-static int prepare(struct api_request *q, const struct zl_route *route, struct zl_str param, struct zl_err *err)
+static int prepare(struct api_request *q, const struct zl_route *route, struct zl_str param, struct zl_decoder *d,
+                   struct zl_err *err)
 {
     const struct zl_http_request *r = zl_http_request(q->x);
+    const struct zl_type *type = zl_body_types[route->body];
     zl_auto_buf decoded = ZL_BUF_INIT;
-    struct zl_parse_error pe;
     if (route->permission != ZL_PERM_NONE && !allowed(q->api, r))
         return zl_fail(err, ZL_E_PERMISSION, "user %u may not use this agent", (unsigned)r->uid);
     if (param.p && zl_http_percent_decode(param, false, &decoded) < 0)
         return zl_fail(err, ZL_E_INVALID, "the path is not percent-encoded right");
     q->param = zl_arena_strdup(&q->arena, decoded.p ? decoded.p : "");
-    if (r->body.n && zl_json_parse(&q->arena, r->body, &zl_limits_document, &q->body, &pe) < 0)
-        return zl_fail(err, ZL_E_PARSE, "the body is no JSON: %s", pe.text);
-    return 0;
+    if (!type && r->body.n)
+        return zl_fail(err, ZL_E_INVALID, "%s %s takes no body", route->method, route->path);
+    return type ? zl_body_decode(d, type, r->body, &q->body, err) : 0;
+}
+
+static void no_route(struct zl_http_exchange *x, struct zl_str path)
+{
+    struct zl_err err = { 0 };
+    zl_auto_buf body = ZL_BUF_INIT, methods = ZL_BUF_INIT;
+    bool known = zl_route_methods(path, &methods);
+    zl_fail(&err, known ? ZL_E_INVALID : ZL_E_NOT_FOUND, known ? "no such method for %.*s" : "no such path: %.*s",
+            (int)ZL_MIN(path.n, (size_t)200), path.p);
+    api_error_body(&body, &err, NULL);
+    if (known)
+        zl_http_reply_header(x, "Allow", zl_buf_view(&methods));
+    zl_http_reply(x, known ? 405 : 404, "application/json", zl_buf_view(&body));
 }
 
 static void handle(void *arg, struct zl_http_exchange *x)
 {
     struct zl_api *api = arg;
     struct zl_err err = { 0 };
+    struct zl_decoder d;
     struct zl_str param;
-    bool known;
     const struct zl_http_request *r = zl_http_request(x);
-    const struct zl_route *route = zl_route_find(r->method, r->path, &param, &known);
+    const struct zl_route *route = zl_route_find(r->method, r->path, &param);
+    if (!route) {
+        no_route(x, r->path);
+        return;
+    }
     struct api_request *q = zl_xcalloc(1, sizeof *q);
     q->api = api;
     q->x = x;
     zl_arena_init(&q->arena);
-    if (!route) {
-        zl_auto_buf body = ZL_BUF_INIT;
-        zl_fail(&err, known ? ZL_E_INVALID : ZL_E_NOT_FOUND, known ? "no such method for %.*s" : "no such path: %.*s",
-                (int)ZL_MIN(r->path.n, (size_t)200), r->path.p);
-        api_error_body(&body, &err, NULL);
-        zl_http_reply(x, known ? 405 : 404, "application/json", zl_buf_view(&body));
-    } else if (prepare(q, route, param, &err) < 0) {
-        api_fail(q, &err);
-    } else {
+    zl_decoder_init(&d, &q->arena);
+    bool good = prepare(q, route, param, &d, &err) == 0;
+    if (!good)
+        api_fail_problems(q, &err, &d);
+    zl_decoder_done(&d);
+    if (good)
         handlers[route->handler](q);
-        return;
-    }
-    api_request_free(q);
+    else
+        api_request_free(q);
 }
 
 int zl_api_new(struct zl_agent *agent, int listen_fd, uint64_t started_ms, struct zl_api **ret, struct zl_err *err)

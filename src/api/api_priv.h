@@ -11,15 +11,17 @@ struct zl_api {
     uint64_t started_ms;
 };
 
-/* One request: its exchange, the path's parameter decoded, the body as a tree (NULL: none), an arena. A handler that
- * answers at once uses api_reply or api_fail; one that answers later takes the request with api_keep. */
+/* One request: its exchange, the path's parameter decoded, the body as its route's struct (NULL: it takes none), an
+ * arena. A handler that answers at once uses api_reply or api_fail; one that answers later keeps the request. */
 struct api_request {
     struct zl_api *api;
     struct zl_http_exchange *x; /* NULL once the client is gone */
     struct zl_arena arena;
     const char *param;
-    struct zl_value *body;
-    bool created; /* of a deploy: there was none of that name */
+    void *body;
+    struct zl_value *plan; /* of a deploy */
+    bool created;          /* of a deploy: there was none of that name */
+    const char *owner;     /* of a lease */
 };
 
 void api_reply(struct api_request *q, unsigned status, const struct zl_value *v);

@@ -1,7 +1,6 @@
 /* Routes that change deployments, and the two streams that follow one. */
 #include "api/api_priv.h"
 
-#include "base/id.h"
 #include "codec/base64.h"
 
 #include <stdio.h>
@@ -17,23 +16,14 @@ static void put_done(void *arg, const struct zl_err *err)
         api_fail(q, err);
     } else {
         struct zl_value *v = zl_value_new(&q->arena, ZL_MAP);
-        struct zl_value *plan = q->body; /* where api_deployment_put left it */
         struct zl_value *d = zl_agent_show_deployment(q->api->agent, &q->arena, q->param);
         if (d)
             zl_value_set(&q->arena, v, "deployment", d);
         zl_value_set(&q->arena, v, "created", zl_value_bool(&q->arena, q->created));
-        zl_value_set(&q->arena, v, "plan", plan);
+        zl_value_set(&q->arena, v, "plan", q->plan);
         api_reply(q, q->created ? 201 : 200, v);
     }
     api_request_free(q);
-}
-
-static void set_policy(struct zl_spec *spec, struct zl_str policy)
-{
-    static const char *const names[] = { "if_not_present", "always", "never", "newer" };
-    for (int p = 0; p < (int)ZL_ARRAY_LEN(names); p++)
-        for (unsigned i = 0; zl_str_is(policy, names[p]) && i < spec->services.n; i++)
-            ((struct zl_service *)spec->services.v[i])->image.policy = p;
 }
 
 void api_deployment_put(struct api_request *q)
@@ -41,26 +31,20 @@ void api_deployment_put(struct api_request *q)
     struct zl_err err = { 0 };
     struct zl_decoder d;
     struct zl_spec *spec;
-    struct zl_str text = zl_value_str(q->body, "spec");
-    const char *owner = zl_value_cstr(q->body, "owner");
+    const struct zl_deploy_request *b = q->body;
     zl_decoder_init(&d, &q->arena);
-    if (!text.p)
-        zl_fail(&err, ZL_E_INVALID, "the body needs the key 'spec' with the document's text");
-    else if (*owner && !zl_id_valid(owner))
-        zl_fail(&err, ZL_E_INVALID, "'owner' must be 32 hex digits");
-    else if (zl_spec_parse(&d, text, &spec, &err) == 0) {
-        if (zl_value_str(q->body, "pull").p)
-            set_policy(spec, zl_value_str(q->body, "pull"));
-        struct zl_value *plan = zl_agent_plan(q->api->agent, &q->arena, spec);
-        if (zl_value_true(q->body, "dry_run")) {
+    if (zl_spec_parse(&d, zl_str(b->spec), &spec, &err) == 0) {
+        for (unsigned i = 0; b->pull && i < spec->services.n; i++)
+            ((struct zl_service *)spec->services.v[i])->image.policy = b->pull - 1;
+        q->plan = zl_agent_plan(q->api->agent, &q->arena, spec);
+        if (b->dry_run) {
             struct zl_value *v = zl_value_new(&q->arena, ZL_MAP);
-            zl_value_set(&q->arena, v, "plan", plan);
+            zl_value_set(&q->arena, v, "plan", q->plan);
             api_reply(q, 200, v);
         } else {
-            struct zl_agent_deploy put = { spec, owner };
+            struct zl_agent_deploy put = { spec, b->owner ? b->owner : "" };
             q->param = spec->deployment;
             q->created = !zl_agent_has_deployment(q->api->agent, spec->deployment);
-            q->body = plan;
             api_watch_gone(q);
             zl_agent_deploy(q->api->agent, &put, put_done, q);
             zl_decoder_done(&d);
@@ -100,10 +84,10 @@ void api_deployment_delete(struct api_request *q)
 
 void api_deployment_stop(struct api_request *q)
 {
-    uint64_t seconds = zl_value_u64(q->body, "timeout_s", 30);
+    const struct zl_stop_request *b = q->body;
     api_watch_gone(q);
-    zl_agent_scale_down(q->api->agent, q->param, zl_value_cstr(q->body, "service"), ZL_MAX(seconds, (uint64_t)1) * 1000,
-                        accepted, q);
+    zl_agent_scale_down(q->api->agent, q->param, b->service ? b->service : "",
+                        (uint64_t)ZL_MAX(b->timeout_s, INT64_C(1)) * 1000, accepted, q);
 }
 
 /* --- streams that follow a deployment --- */
@@ -158,8 +142,7 @@ void api_deployment_events(struct api_request *q)
 static void lease_gone(void *arg)
 {
     struct api_request *q = arg;
-    /* q->body: where api_deployment_lease left the owner. A deployment that is gone needs none. */
-    ZL_IGNORE(zl_agent_lease(q->api->agent, q->param, q->body->text.p, false, NULL));
+    ZL_IGNORE(zl_agent_lease(q->api->agent, q->param, q->owner, false, NULL)); /* one that is gone needs no lease */
     q->x = NULL;
     api_request_free(q);
 }
@@ -173,7 +156,7 @@ void api_deployment_lease(struct api_request *q)
         api_request_free(q);
         return;
     }
-    q->body = zl_value_string(&q->arena, zl_str(owner ? owner : ""));
+    q->owner = owner ? owner : "";
     zl_http_on_gone(q->x, lease_gone, q);
     zl_http_reply_begin(q->x, 200, "application/x-ndjson");
     (void)zl_http_reply_write(q->x, ZL_STR("{\"held\":true}\n"));
@@ -203,7 +186,7 @@ static void exec_done(void *arg, const struct zl_err *err, const struct zl_rt_re
 
 struct pick {
     const char *service;
-    uint64_t replica;
+    int64_t replica;
     char id[ZL_ID_HEX_SIZE];
 };
 
@@ -218,26 +201,19 @@ static void pick_instance(void *arg, const char *id, const char *service, unsign
 void api_deployment_exec(struct api_request *q)
 {
     struct zl_err err = { 0 };
-    struct zl_value *command = zl_value_get(q->body, "command");
-    struct pick p = { .service = zl_value_cstr(q->body, "service"), .replica = zl_value_u64(q->body, "replica", 0) };
+    const struct zl_exec_request *b = q->body;
+    struct pick p = { .service = b->service ? b->service : "", .replica = b->replica };
     zl_agent_each_instance(q->api->agent, q->param, pick_instance, &p);
-    if (!command || command->kind != ZL_LIST || !command->first)
-        zl_fail(&err, ZL_E_INVALID, "the body needs the key 'command', a list of strings");
-    else if (!p.id[0])
+    if (!p.id[0]) {
         zl_hint(&err,
                 zl_fail(&err, ZL_E_NOT_FOUND, "no running replica of '%.70s%s%.70s'", q->param, *p.service ? "." : "",
                         p.service),
                 "`zlayer ps -c` lists what runs");
-    if (err.code) {
         api_fail(q, &err);
         api_request_free(q);
         return;
     }
-    const char **argv = zl_arena_alloc(&q->arena, (command->count + 1) * sizeof *argv);
-    unsigned n = 0;
-    for (const struct zl_value *i = command->first; i; i = i->next)
-        argv[n++] = i->text.p;
-    struct zl_rt_exec exec = { .argv = argv, .nargv = n };
+    struct zl_rt_exec exec = { .argv = b->command.v, .nargv = b->command.n };
     api_watch_gone(q);
     (void)zl_runtime_exec(zl_agent_runtime(q->api->agent), p.id, &exec, exec_done, q);
 }

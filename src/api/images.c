@@ -82,13 +82,13 @@ static void job_readable(void *arg, int events)
     free(j);
 }
 
-static void run_job(struct api_request *q, const struct zl_value *request)
+static void run_job(struct api_request *q, const struct zl_image_request *request)
 {
     struct zl_err err = { 0 };
     zl_auto_buf text = ZL_BUF_INIT;
     int out[2] = { -EBADF, -EBADF };
     struct job *j = zl_xcalloc(1, sizeof *j);
-    zl_json_print(&text, request, 0);
+    zl_json_print(&text, zl_print(&q->arena, &zl_type_image_request, request), 0);
     zl_auto_close int in = zl_sealed_memfd("image-job", text.p, text.n);
     int r = in < 0 ? in : lseek(in, 0, SEEK_SET) < 0 || pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
     const char *program = zl_agent_image_program(q->api->agent);
@@ -116,39 +116,12 @@ static void run_job(struct api_request *q, const struct zl_value *request)
     zl_http_reply_begin(q->x, 200, "application/x-ndjson");
 }
 
-static struct zl_value *request_of(struct api_request *q, const char *verb, const char *reference)
-{
-    struct zl_value *v = zl_value_new(&q->arena, ZL_MAP);
-    zl_value_set(&q->arena, v, "verb", zl_value_string(&q->arena, zl_str(verb)));
-    zl_value_set(&q->arena, v, "reference", zl_value_string(&q->arena, zl_value_str(q->body, reference)));
-    return v;
-}
-
-static void copy_keys(struct api_request *q, struct zl_value *v, const char *const *keys)
-{
-    for (; *keys; keys++) {
-        const struct zl_value *from = zl_value_get(q->body, *keys);
-        if (!from)
-            continue;
-        struct zl_value *copy = zl_arena_alloc(&q->arena, sizeof *copy);
-        *copy = *from;
-        copy->next = NULL;
-        zl_value_set(&q->arena, v, *keys, copy);
-    }
-}
-
 void api_image_pull(struct api_request *q)
 {
-    static const char *const keys[] = { "policy", NULL };
-    struct zl_value *v = request_of(q, "pull", "reference");
-    copy_keys(q, v, keys);
-    run_job(q, v);
+    run_job(q, q->body);
 }
 
 void api_image_import(struct api_request *q)
 {
-    static const char *const keys[] = { "source", "cmd", "entrypoint", "env", "ports", "workdir", "user", NULL };
-    struct zl_value *v = request_of(q, "import", "reference");
-    copy_keys(q, v, keys);
-    run_job(q, v);
+    run_job(q, q->body);
 }

@@ -2,23 +2,23 @@
 
 /* clang-format off */
 const struct zl_route zl_routes[ZL_H_COUNT] = {
-    { "GET", "/health/live", ZL_PERM_NONE, 0, ZL_H_LIVE, "whether the agent answers" },
-    { "GET", "/api/v1/status", ZL_PERM_READ, 0, ZL_H_STATUS, "agent, store, deployments" },
-    { "GET", "/api/v1/deployments", ZL_PERM_READ, 0, ZL_H_DEPLOYMENT_LIST, "all deployments" },
-    { "GET", "/api/v1/deployments/{name}", ZL_PERM_READ, 0, ZL_H_DEPLOYMENT_GET, "one deployment" },
-    { "POST", "/api/v1/deployments", ZL_PERM_WRITE, 0, ZL_H_DEPLOYMENT_PUT, "deploy a document, or plan it" },
-    { "DELETE", "/api/v1/deployments/{name}", ZL_PERM_WRITE, 0, ZL_H_DEPLOYMENT_DELETE, "stop and forget it" },
-    { "POST", "/api/v1/deployments/{name}/stop", ZL_PERM_WRITE, 0, ZL_H_DEPLOYMENT_STOP, "no replicas" },
-    { "GET", "/api/v1/deployments/{name}/events", ZL_PERM_READ, ZL_ROUTE_STREAM, ZL_H_DEPLOYMENT_EVENTS, "what happens to it" },
-    { "GET", "/api/v1/deployments/{name}/lease", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_H_DEPLOYMENT_LEASE, "its owner is there" },
-    { "GET", "/api/v1/deployments/{name}/logs", ZL_PERM_READ, ZL_ROUTE_STREAM, ZL_H_DEPLOYMENT_LOGS, "its log lines" },
-    { "POST", "/api/v1/deployments/{name}/exec", ZL_PERM_WRITE, ZL_ROUTE_ONCE, ZL_H_DEPLOYMENT_EXEC, "run a command in it" },
-    { "GET", "/api/v1/containers", ZL_PERM_READ, 0, ZL_H_CONTAINER_LIST, "instances" },
-    { "GET", "/api/v1/images", ZL_PERM_READ, 0, ZL_H_IMAGE_LIST, "images in the store" },
-    { "GET", "/api/v1/images/{reference}", ZL_PERM_READ, 0, ZL_H_IMAGE_GET, "one image" },
-    { "DELETE", "/api/v1/images/{reference}", ZL_PERM_WRITE, 0, ZL_H_IMAGE_DELETE, "remove one" },
-    { "POST", "/api/v1/images/pull", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_H_IMAGE_PULL, "fetch one" },
-    { "POST", "/api/v1/images/import", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_H_IMAGE_IMPORT, "make one of a root filesystem" },
+    { "GET", "/health/live", ZL_PERM_NONE, 0, ZL_BODY_NONE, ZL_H_LIVE, "whether the agent answers" },
+    { "GET", "/api/v1/status", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_STATUS, "agent, store, deployments" },
+    { "GET", "/api/v1/deployments", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_DEPLOYMENT_LIST, "all deployments" },
+    { "GET", "/api/v1/deployments/{name}", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_DEPLOYMENT_GET, "one deployment" },
+    { "POST", "/api/v1/deployments", ZL_PERM_WRITE, 0, ZL_BODY_DEPLOY, ZL_H_DEPLOYMENT_PUT, "deploy a document, or plan it" },
+    { "DELETE", "/api/v1/deployments/{name}", ZL_PERM_WRITE, 0, ZL_BODY_NONE, ZL_H_DEPLOYMENT_DELETE, "stop and forget it" },
+    { "POST", "/api/v1/deployments/{name}/stop", ZL_PERM_WRITE, 0, ZL_BODY_STOP, ZL_H_DEPLOYMENT_STOP, "no replicas" },
+    { "GET", "/api/v1/deployments/{name}/events", ZL_PERM_READ, ZL_ROUTE_STREAM, ZL_BODY_NONE, ZL_H_DEPLOYMENT_EVENTS, "what happens to it" },
+    { "GET", "/api/v1/deployments/{name}/lease", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_NONE, ZL_H_DEPLOYMENT_LEASE, "its owner is there" },
+    { "GET", "/api/v1/deployments/{name}/logs", ZL_PERM_READ, ZL_ROUTE_STREAM, ZL_BODY_NONE, ZL_H_DEPLOYMENT_LOGS, "its log lines" },
+    { "POST", "/api/v1/deployments/{name}/exec", ZL_PERM_WRITE, ZL_ROUTE_ONCE, ZL_BODY_EXEC, ZL_H_DEPLOYMENT_EXEC, "run a command in it" },
+    { "GET", "/api/v1/containers", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_CONTAINER_LIST, "instances" },
+    { "GET", "/api/v1/images", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_IMAGE_LIST, "images in the store" },
+    { "GET", "/api/v1/images/{reference}", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_IMAGE_GET, "one image" },
+    { "DELETE", "/api/v1/images/{reference}", ZL_PERM_WRITE, 0, ZL_BODY_NONE, ZL_H_IMAGE_DELETE, "remove one" },
+    { "POST", "/api/v1/images/pull", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_PULL, ZL_H_IMAGE_PULL, "fetch one" },
+    { "POST", "/api/v1/images/import", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_IMPORT, ZL_H_IMAGE_IMPORT, "make one of a root filesystem" },
 };
 /* clang-format on */
 
@@ -39,19 +39,19 @@ static bool match(const char *pattern, struct zl_str path, struct zl_str *param)
     return !p.p && !path.p;
 }
 
-const struct zl_route *zl_route_find(struct zl_str method, struct zl_str path, struct zl_str *ret_param,
-                                     bool *ret_path_known)
+const struct zl_route *zl_route_find(struct zl_str method, struct zl_str path, struct zl_str *ret_param)
 {
-    *ret_path_known = false;
-    for (size_t i = 0; i < ZL_ARRAY_LEN(zl_routes); i++) {
-        struct zl_str param;
-        if (!match(zl_routes[i].path, path, &param))
-            continue;
-        *ret_path_known = true;
-        if (zl_str_is(method, zl_routes[i].method)) {
-            *ret_param = param;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(zl_routes); i++)
+        if (zl_str_is(method, zl_routes[i].method) && match(zl_routes[i].path, path, ret_param))
             return &zl_routes[i];
-        }
-    }
     return NULL;
+}
+
+bool zl_route_methods(struct zl_str path, struct zl_buf *out)
+{
+    struct zl_str param;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(zl_routes); i++)
+        if (match(zl_routes[i].path, path, &param))
+            zl_buf_printf(out, "%s%s", out->n ? ", " : "", zl_routes[i].method);
+    return out->n > 0;
 }

@@ -1,10 +1,10 @@
 /*
  * The contract of the API: one row a route, for server, client and documents. Thread: any. Owns: constant data.
- * Fails: zl_route_find answers NULL, and says whether another method would have done.
+ * Fails: zl_route_find answers NULL.
  */
 #pragma once
 
-#include "base/str.h"
+#include "apidef/bodies.h"
 
 enum zl_handler {
     ZL_H_LIVE,
@@ -38,12 +38,14 @@ struct zl_route {
     const char *method, *path; /* "{name}" matches one segment */
     enum zl_permission permission;
     unsigned flags;
+    enum zl_body body;
     enum zl_handler handler;
     const char *doc;
 };
 
 extern const struct zl_route zl_routes[ZL_H_COUNT];
 
+/* The methods that a path takes, as an Allow header says them; false when there is no such path. */
+bool zl_route_methods(struct zl_str path, struct zl_buf *out);
 /* `ret_param`: what the path's one {…} matched, still percent-encoded; p NULL when it has none. */
-const struct zl_route *zl_route_find(struct zl_str method, struct zl_str path, struct zl_str *ret_param,
-                                     bool *ret_path_known);
+const struct zl_route *zl_route_find(struct zl_str method, struct zl_str path, struct zl_str *ret_param);

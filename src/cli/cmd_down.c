@@ -1,3 +1,4 @@
+#include "apidef/bodies.h"
 #include "cli/commands.h"
 #include "cli/document.h"
 #include "cli/imagework.h"
@@ -90,15 +91,12 @@ struct stop_options {
 static int run_stop(struct zl_cli *cli, void *options, struct zl_err *err)
 {
     const struct stop_options *o = options;
-    struct zl_arena *a = &cli->arena;
     const char *name;
     int e = zl_document_name(cli, o->name, &name, err);
     if (e < 0 || (e = known(cli, name, err)) < 0)
         return e;
-    struct zl_value *body = zl_value_new(a, ZL_MAP);
-    if (o->service)
-        zl_value_set(a, body, "service", zl_value_string(a, zl_str(o->service)));
-    zl_value_set(a, body, "timeout_s", zl_value_int(a, (int64_t)(o->force ? 0 : o->timeout_ms / 1000)));
+    struct zl_stop_request request = { o->service, o->force ? 0 : (int64_t)(o->timeout_ms / 1000) };
+    struct zl_value *body = zl_print(&cli->arena, zl_body_types[ZL_BODY_STOP], &request);
     e = zl_cli_call(cli, ZL_MAY_START, "POST", zl_deployment_path(cli, name, "/stop"), body, NULL, err);
     if (e < 0)
         return e == ZL_E_NOT_FOUND ? zl_hint(err, e, "'zlayer status' lists what is deployed") : e;

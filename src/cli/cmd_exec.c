@@ -1,3 +1,4 @@
+#include "apidef/bodies.h"
 #include "cli/commands.h"
 #include "cli/node.h"
 #include "cli/output.h"
@@ -22,18 +23,12 @@ static int write_part(const struct zl_term *t, const struct zl_value *reply, con
 static int run(struct zl_cli *cli, void *options, struct zl_err *err)
 {
     const struct options *o = options;
-    struct zl_arena *a = &cli->arena;
     const char *deployment = o->deployment;
     int e = deployment ? 0 : zl_resolve_deployment(cli, o->service, &deployment, err);
     if (e < 0)
         return e;
-    struct zl_value *body = zl_value_new(a, ZL_MAP), *command = zl_value_new(a, ZL_LIST), *reply;
-    for (unsigned i = 0; i < o->command.n; i++)
-        zl_value_append(command, zl_value_string(a, zl_str(o->command.v[i])));
-    zl_value_set(a, body, "service", zl_value_string(a, zl_str(o->service)));
-    if (o->replica)
-        zl_value_set(a, body, "replica", zl_value_int(a, (int64_t)o->replica));
-    zl_value_set(a, body, "command", command);
+    struct zl_exec_request request = { o->service, (int64_t)o->replica, o->command };
+    struct zl_value *body = zl_print(&cli->arena, zl_body_types[ZL_BODY_EXEC], &request), *reply;
     e = zl_cli_call(cli, ZL_NEVER_START, "POST", zl_deployment_path(cli, deployment, "/exec"), body, &reply, err);
     if (e >= 0)
         e = write_part(&cli->out, reply, "stdout", err);

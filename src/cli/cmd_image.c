@@ -124,13 +124,9 @@ static int run_inspect(struct zl_cli *cli, void *options, struct zl_err *err)
 static int run_rm(struct zl_cli *cli, void *options, struct zl_err *err)
 {
     const struct reference_options *o = options;
-    struct zl_arena *a = &cli->arena;
-    struct zl_value *request = zl_value_new(a, ZL_MAP);
-    zl_value_set(a, request, "reference", zl_value_string(a, zl_str(o->reference)));
-    if (o->force)
-        zl_value_set(a, request, "force", zl_value_bool(a, true));
+    struct zl_image_request request = { .verb = ZL_IMAGE_REMOVE, .reference = o->reference, .force = o->force };
     const struct zl_value *done;
-    int e = zl_image_work(cli, "remove", request, &done, err);
+    int e = zl_image_work(cli, &request, &done, err);
     if (e < 0)
         return e;
     zl_auto_buf freed = ZL_BUF_INIT;
@@ -145,15 +141,6 @@ struct import_options {
     const char *source, *tag, *workdir, *user;
     struct zl_strings cmd, entrypoint, env, ports;
 };
-
-static void set_strings(struct zl_cli *cli, struct zl_value *map, const char *key, const struct zl_strings *s)
-{
-    struct zl_value *list = zl_value_new(&cli->arena, ZL_LIST);
-    for (unsigned i = 0; i < s->n; i++)
-        zl_value_append(list, zl_value_string(&cli->arena, zl_str(s->v[i])));
-    if (s->n)
-        zl_value_set(&cli->arena, map, key, list);
-}
 
 /* `--cmd '["a", "b"]'`, or one word an option: `--cmd /web --cmd -v`. */
 static int words(struct zl_cli *cli, const char *option, struct zl_strings *s, struct zl_err *err)
@@ -178,7 +165,6 @@ static int words(struct zl_cli *cli, const char *option, struct zl_strings *s, s
 static int run_import(struct zl_cli *cli, void *options, struct zl_err *err)
 {
     struct import_options *o = options;
-    struct zl_arena *a = &cli->arena;
     char source[PATH_MAX];
     if (!o->tag)
         return zl_fail(err, ZL_E_USAGE, "--tag is missing: how is the image to be called?");
@@ -192,19 +178,17 @@ static int run_import(struct zl_cli *cli, void *options, struct zl_err *err)
     for (unsigned i = 0; i < o->env.n; i++)
         if (!strchr(o->env.v[i], '='))
             return zl_fail(err, ZL_E_USAGE, "--env takes KEY=VALUE, not '%.60s'", o->env.v[i]);
-    struct zl_value *request = zl_value_new(a, ZL_MAP);
-    zl_value_set(a, request, "reference", zl_value_string(a, zl_str(o->tag)));
-    zl_value_set(a, request, "source", zl_value_string(a, zl_str(source)));
-    set_strings(cli, request, "cmd", &o->cmd);
-    set_strings(cli, request, "entrypoint", &o->entrypoint);
-    set_strings(cli, request, "env", &o->env);
-    set_strings(cli, request, "ports", &o->ports);
-    if (o->workdir)
-        zl_value_set(a, request, "workdir", zl_value_string(a, zl_str(o->workdir)));
-    if (o->user)
-        zl_value_set(a, request, "user", zl_value_string(a, zl_str(o->user)));
+    struct zl_image_request request = { .verb = ZL_IMAGE_IMPORT,
+                                        .reference = o->tag,
+                                        .source = source,
+                                        .cmd = o->cmd,
+                                        .entrypoint = o->entrypoint,
+                                        .env = o->env,
+                                        .ports = o->ports,
+                                        .workdir = o->workdir,
+                                        .user = o->user };
     const struct zl_value *done;
-    e = zl_image_work(cli, "import", request, &done, err);
+    e = zl_image_work(cli, &request, &done, err);
     if (e < 0)
         return e;
     if (done && zl_output_object(cli, done))
@@ -220,10 +204,9 @@ struct pull_options {
 static int pull_one(struct zl_cli *cli, const char *image, struct zl_value *results, struct zl_err *err)
 {
     struct zl_arena *a = &cli->arena;
-    struct zl_value *request = zl_value_new(a, ZL_MAP);
-    zl_value_set(a, request, "reference", zl_value_string(a, zl_str(image)));
+    struct zl_image_request request = { .verb = ZL_IMAGE_PULL, .reference = image, .policy = ZL_PULL_ALWAYS };
     const struct zl_value *done;
-    int e = zl_image_work(cli, "pull", request, &done, err);
+    int e = zl_image_work(cli, &request, &done, err);
     if (e < 0)
         return zl_wrap(err, e, "pull %s", image);
     struct zl_value *row = zl_value_new(a, ZL_MAP);

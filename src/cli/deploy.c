@@ -1,5 +1,6 @@
 #include "cli/deploy.h"
 
+#include "apidef/bodies.h"
 #include "cli/node.h"
 #include "cli/output.h"
 #include "cli/watch.h"
@@ -11,16 +12,15 @@ int zl_deploy_submit(struct zl_cli *cli, const struct zl_deploy *d, const struct
                      struct zl_value **ret, struct zl_err *err)
 {
     struct zl_arena *a = &cli->arena;
-    struct zl_value *body = zl_value_new(a, ZL_MAP);
-    zl_value_set(a, body, "spec", zl_value_string(a, doc->text));
-    zl_value_set(a, body, "file", zl_value_string(a, zl_str(doc->file)));
-    if (d->owner)
-        zl_value_set(a, body, "owner", zl_value_string(a, zl_str(d->owner)));
-    if (dry_run)
-        zl_value_set(a, body, "dry_run", zl_value_bool(a, true));
-    if (d->pull || d->no_pull)
-        zl_value_set(a, body, "pull", zl_value_string(a, zl_str(d->pull ? "always" : "never")));
-    return zl_cli_call(cli, dry_run ? ZL_NEVER_START : ZL_MAY_START, "POST", "/api/v1/deployments", body, ret, err);
+    struct zl_deploy_request request = { .spec = zl_arena_strndup(a, doc->text.p, doc->text.n),
+                                         .file = doc->file,
+                                         .owner = d->owner,
+                                         .pull = d->pull      ? ZL_PULL_ALWAYS + 1
+                                                 : d->no_pull ? ZL_PULL_NEVER + 1
+                                                              : 0,
+                                         .dry_run = dry_run };
+    return zl_cli_call(cli, dry_run ? ZL_NEVER_START : ZL_MAY_START, "POST", "/api/v1/deployments",
+                       zl_print(a, zl_body_types[ZL_BODY_DEPLOY], &request), ret, err);
 }
 
 static enum zl_style action_style(const char *action)

@@ -51,7 +51,7 @@ static int take(struct zl_cli *cli, struct zl_progress *p, struct zl_str line, c
     return hint[0] ? zl_hint(err, code, "%s", hint) : code;
 }
 
-static int by_agent(struct zl_cli *cli, const char *verb, const struct zl_value *request, struct zl_progress *p,
+static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
                     const struct zl_value **ret, struct zl_err *err)
 {
     struct zl_client *c;
@@ -59,19 +59,20 @@ static int by_agent(struct zl_cli *cli, const char *verb, const struct zl_value 
     if (e < 0)
         return e;
     zl_auto_buf path = ZL_BUF_INIT;
-    bool removes = zl_streq(verb, "remove");
     zl_buf_puts(&path, "/api/v1/images/");
-    if (removes) {
-        zl_path_segment(&path, zl_value_cstr(request, "reference"));
-        zl_buf_puts(&path, zl_value_true(request, "force") ? "?force=true" : "");
+    if (request->verb == ZL_IMAGE_REMOVE) {
+        zl_path_segment(&path, request->reference);
+        zl_buf_puts(&path, request->force ? "?force=true" : "");
         struct zl_value *reply = NULL;
         e = zl_client_call(c, &cli->arena, "DELETE", path.p, NULL, &reply, err);
         *ret = reply;
         return e;
     }
-    zl_buf_puts(&path, verb);
+    bool imports = request->verb == ZL_IMAGE_IMPORT;
+    zl_buf_puts(&path, imports ? "import" : "pull");
     ZL_AUTO(zl_stream) s = NULL;
-    e = zl_stream_open(c, "POST", path.p, request, &s, err);
+    const struct zl_type *type = zl_body_types[imports ? ZL_BODY_IMPORT : ZL_BODY_PULL];
+    e = zl_stream_open(c, "POST", path.p, zl_print(&cli->arena, type, request), &s, err);
     struct zl_str line;
     while (e >= 0) {
         int r = zl_stream_line(s, -1, &line, err);
@@ -128,7 +129,7 @@ static int read_events(struct zl_cli *cli, int fd, struct zl_progress *p, const 
     }
 }
 
-static int by_own_job(struct zl_cli *cli, const struct zl_value *request, struct zl_progress *p,
+static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
                       const struct zl_value **ret, struct zl_err *err)
 {
     struct zl_client *c;
@@ -140,7 +141,7 @@ static int by_own_job(struct zl_cli *cli, const struct zl_value *request, struct
         return zl_hint(err, zl_fail(err, -errno, "use the data dir %s", c->place.data),
                        "name another with --data-dir, or run as root");
     zl_auto_buf json = ZL_BUF_INIT;
-    zl_json_print(&json, request, 0);
+    zl_json_print(&json, zl_print(&cli->arena, &zl_type_image_request, request), 0);
     zl_auto_close int in = zl_sealed_memfd("image-request", json.p, json.n);
     if (in < 0)
         return zl_fail(err, in, "write the image job's request");
@@ -165,19 +166,13 @@ static int by_own_job(struct zl_cli *cli, const struct zl_value *request, struct
     return e;
 }
 
-int zl_image_work(struct zl_cli *cli, const char *verb, struct zl_value *request, const struct zl_value **ret,
+int zl_image_work(struct zl_cli *cli, const struct zl_image_request *request, const struct zl_value **ret,
                   struct zl_err *err)
 {
     struct zl_progress p;
     zl_progress_init(&p, cli);
     *ret = NULL;
-    int e;
-    if (zl_agent_runs(cli)) {
-        e = by_agent(cli, verb, request, &p, ret, err);
-    } else {
-        zl_value_set(&cli->arena, request, "verb", zl_value_string(&cli->arena, zl_str(verb)));
-        e = by_own_job(cli, request, &p, ret, err);
-    }
+    int e = zl_agent_runs(cli) ? by_agent(cli, request, &p, ret, err) : by_own_job(cli, request, &p, ret, err);
     zl_progress_done(&p);
     return e;
 }

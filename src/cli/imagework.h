@@ -4,10 +4,11 @@
  */
 #pragma once
 
+#include "apidef/bodies.h"
 #include "cli/cmd.h"
 
-/* `verb` pull, import or remove; `request` its map (reference, …), "verb" is added. *ret: the last event. */
-int zl_image_work(struct zl_cli *cli, const char *verb, struct zl_value *request, const struct zl_value **ret,
+/* *ret: the last event, or the reply to a removal. */
+int zl_image_work(struct zl_cli *cli, const struct zl_image_request *request, const struct zl_value **ret,
                   struct zl_err *err) ZL_MUST;
 /* Whether an agent answers on the data dir. */
 bool zl_agent_runs(struct zl_cli *cli);

@@ -72,8 +72,7 @@ int zl_client_exchange(struct zl_client *c, struct zl_exchange *x, const char *m
     if (body)
         zl_json_print(&json, body, 0);
     struct zl_str param, rest;
-    bool known;
-    const struct zl_route *route = zl_route_find(zl_str(method), zl_str_cut(zl_str(path), '?', &rest), &param, &known);
+    const struct zl_route *route = zl_route_find(zl_str(method), zl_str_cut(zl_str(path), '?', &rest), &param);
     bool once = route && (route->flags & ZL_ROUTE_ONCE);
     for (int try = 0;; try++) {
         struct zl_err why = { 0 };

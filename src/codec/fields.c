@@ -152,6 +152,8 @@ static void decode_strings(struct zl_decoder *d, const struct zl_field *f, const
         expected(d, v, f, "a list of strings");
         return;
     }
+    if ((f->flags & ZL_F_NONEMPTY) && !v->first)
+        zl_problem_add(d, v, f->code ? f->code : "yaml_error", NULL, "'%s' must not be empty", f->name);
     out->v = zl_arena_alloc(d->arena, v->count * sizeof *out->v);
     for (const struct zl_value *i = v->first; i; i = i->next) {
         size_t mark = zl_path_push(d, "[%u]", out->n);
@@ -375,6 +377,8 @@ static bool is_empty(const struct zl_field *f, const struct zl_value *v)
         return zl_str_is(v->text, "0s");
     case ZL_K_SIZE:
         return zl_str_is(v->text, "0");
+    case ZL_K_ENUM:
+        return v->text.p[0] == '-';
     default:
         return v->kind == ZL_NULL || ((v->kind == ZL_LIST || v->kind == ZL_MAP) && !v->first) ||
                (v->kind == ZL_BOOL && !v->boolean);

@@ -16,7 +16,7 @@ enum zl_kind {
     ZL_K_SIZE,     /* uint64_t bytes, from "256Mi" */
     ZL_K_PERCENT,  /* int64_t 1..100, from 70 or "70%" */
     ZL_K_ENUM,     /* int: the index into names */
-    ZL_K_STRINGS,  /* struct zl_strings */
+    ZL_K_STRINGS,  /* struct zl_strings; at least one when ZL_F_NONEMPTY */
     ZL_K_STRUCT,   /* the nested struct itself */
     ZL_K_LIST,     /* struct zl_items of pointers to the nested struct */
     ZL_K_MAP,      /* the same, and the key goes into the nested struct's key_offset */
@@ -28,7 +28,7 @@ enum {
     ZL_F_REQUIRED = 1u << 0,
     ZL_F_POSITIVE = 1u << 1,
     ZL_F_NONEMPTY = 1u << 2,
-    ZL_F_OMIT = 1u << 3, /* not printed while it is zero, NULL or empty */
+    ZL_F_OMIT = 1u << 3, /* not printed while it is zero, NULL, empty or what no document can say */
 };
 
 struct zl_strings {

@@ -48,39 +48,42 @@ static int stage(struct zl_image_job *job, const char *source, struct zl_err *er
     }
 }
 
-static struct zl_value *copy_strings(struct zl_arena *a, const struct zl_value *from)
+static void set_strings(struct zl_arena *a, struct zl_value *map, const char *key, const struct zl_strings *s)
 {
     struct zl_value *list = zl_value_new(a, ZL_LIST);
-    for (const struct zl_value *i = from && from->kind == ZL_LIST ? from->first : NULL; i; i = i->next)
-        zl_value_append(list, zl_value_string(a, i->text));
-    return list;
+    for (unsigned i = 0; i < s->n; i++)
+        zl_value_append(list, zl_value_string(a, zl_str(s->v[i])));
+    if (s->n)
+        zl_value_set(a, map, key, list);
+}
+
+static void set_string(struct zl_arena *a, struct zl_value *map, const char *key, const char *text)
+{
+    if (text && *text)
+        zl_value_set(a, map, key, zl_value_string(a, zl_str(text)));
 }
 
 /* The OCI image config (image-spec, config.md). */
 static struct zl_value *make_config(struct zl_image_job *job, const struct zl_layer *layer)
 {
     struct zl_arena *a = &job->arena;
-    const struct zl_value *q = job->request;
+    const struct zl_image_request *q = job->request;
     char created[ZL_TIME_TEXT_SIZE];
     struct zl_value *v = zl_value_new(a, ZL_MAP), *config = zl_value_new(a, ZL_MAP), *rootfs = zl_value_new(a, ZL_MAP),
                     *diffs = zl_value_new(a, ZL_LIST), *ports = zl_value_new(a, ZL_MAP);
     zl_value_set(a, v, "created", zl_value_string(a, zl_str(zl_time_text_s(zl_clock_wall_ms(), created))));
     zl_value_set(a, v, "architecture", zl_value_string(a, zl_str(architecture())));
     zl_value_set(a, v, "os", zl_value_string(a, ZL_STR("linux")));
-    static const char *const lists[][2] = { { "entrypoint", "Entrypoint" }, { "cmd", "Cmd" }, { "env", "Env" } };
-    for (size_t i = 0; i < ZL_ARRAY_LEN(lists); i++) {
-        struct zl_value *list = copy_strings(a, zl_value_get(q, lists[i][0]));
-        if (list->count)
-            zl_value_set(a, config, lists[i][1], list);
+    set_strings(a, config, "Entrypoint", &q->entrypoint);
+    set_strings(a, config, "Cmd", &q->cmd);
+    set_strings(a, config, "Env", &q->env);
+    set_string(a, config, "WorkingDir", q->workdir);
+    set_string(a, config, "User", q->user);
+    for (unsigned i = 0; i < q->ports.n; i++) {
+        const char *port = q->ports.v[i], *full = strchr(port, '/') ? port : zl_arena_printf(a, "%s/tcp", port);
+        if (!zl_value_get(ports, full))
+            zl_value_set(a, ports, full, zl_value_new(a, ZL_MAP));
     }
-    static const char *const strings[][2] = { { "workdir", "WorkingDir" }, { "user", "User" } };
-    for (size_t i = 0; i < ZL_ARRAY_LEN(strings); i++)
-        if (*zl_value_cstr(q, strings[i][0]))
-            zl_value_set(a, config, strings[i][1], zl_value_string(a, zl_value_str(q, strings[i][0])));
-    struct zl_value *wanted = zl_value_get(q, "ports");
-    for (const struct zl_value *i = wanted && wanted->kind == ZL_LIST ? wanted->first : NULL; i; i = i->next)
-        zl_value_set(a, ports, strchr(i->text.p, '/') ? i->text.p : zl_arena_printf(a, "%s/tcp", i->text.p),
-                     zl_value_new(a, ZL_MAP));
     if (ports->count)
         zl_value_set(a, config, "ExposedPorts", ports);
     zl_value_set(a, v, "config", config);
@@ -98,17 +101,6 @@ static struct zl_value *descriptor(struct zl_arena *a, const char *media, const 
     zl_value_set(a, v, "digest", zl_value_string(a, zl_str(digest)));
     zl_value_set(a, v, "size", zl_value_int(a, (int64_t)size));
     return v;
-}
-
-static struct zl_strings strings_of(struct zl_arena *a, const struct zl_value *list)
-{
-    struct zl_strings s = { 0 };
-    if (!list || list->kind != ZL_LIST)
-        return s;
-    s.v = zl_arena_alloc(a, (list->count + 1) * sizeof *s.v);
-    for (const struct zl_value *i = list->first; i; i = i->next)
-        s.v[s.n++] = i->text.p;
-    return s;
 }
 
 static int write_image(struct zl_image_job *job, const char *reference, const struct zl_layer *layer,
@@ -131,7 +123,7 @@ static int write_image(struct zl_image_job *job, const char *reference, const st
     r = zl_image_job_put_blob(job, manifest.p, manifest.n, manifest_digest, err);
     if (r < 0)
         return r;
-    const struct zl_value *q = job->request;
+    const struct zl_image_request *q = job->request;
     const char *blobs[] = { layer->blob }, *chains[] = { layer->chain_id };
     struct zl_image_record record = {
         .reference = reference,
@@ -143,12 +135,12 @@ static int write_image(struct zl_image_job *job, const char *reference, const st
         .architecture = architecture(),
         .layers = { blobs, 1 },
         .chain_ids = { chains, 1 },
-        .entrypoint = strings_of(a, zl_value_get(q, "entrypoint")),
-        .cmd = strings_of(a, zl_value_get(q, "cmd")),
-        .env = strings_of(a, zl_value_get(q, "env")),
-        .ports = strings_of(a, zl_value_get(q, "ports")),
-        .workdir = *zl_value_cstr(q, "workdir") ? zl_value_cstr(q, "workdir") : NULL,
-        .user = *zl_value_cstr(q, "user") ? zl_value_cstr(q, "user") : NULL,
+        .entrypoint = q->entrypoint,
+        .cmd = q->cmd,
+        .env = q->env,
+        .ports = q->ports,
+        .workdir = q->workdir && *q->workdir ? q->workdir : NULL,
+        .user = q->user && *q->user ? q->user : NULL,
     };
     r = zl_image_job_sync(job, err);
     if (r < 0)
@@ -164,7 +156,7 @@ int zl_import(struct zl_image_job *job, struct zl_err *err)
 {
     struct zl_reference ref;
     char text[ZL_REFERENCE_TEXT_SIZE];
-    const char *why, *name = zl_value_cstr(job->request, "reference"), *source = zl_value_cstr(job->request, "source");
+    const char *why, *name = job->request->reference, *source = job->request->source;
     if (zl_reference_parse(zl_str(name), &ref, &why) < 0 || ref.digest[0])
         return zl_fail(err, ZL_E_INVALID, "'%.100s' can't name an imported image: %s", name,
                        ref.digest[0] ? "it has a digest" : why);

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "apidef/bodies.h"
 #include "image/store.h"
 #include "imagejob/stream.h"
 
@@ -14,7 +15,7 @@ struct zl_image_job {
     char id[40];
     struct zl_buf kept; /* what the file `keep` says */
     struct zl_arena arena;
-    const struct zl_value *request;
+    const struct zl_image_request *request;
     int events; /* where event lines go */
 };
 

@@ -15,8 +15,8 @@ enum { REQUEST_MAX = 1 << 20 };
 static int read_request(struct zl_image_job *job, struct zl_err *err)
 {
     zl_auto_buf text = ZL_BUF_INIT;
-    struct zl_value *v;
-    struct zl_parse_error pe;
+    struct zl_decoder d;
+    void *request;
     ssize_t n;
     do {
         zl_buf_reserve(&text, 65536);
@@ -25,17 +25,17 @@ static int read_request(struct zl_image_job *job, struct zl_err *err)
     } while (n == 65536 && text.n < REQUEST_MAX);
     if (n < 0)
         return zl_fail(err, (int)n, "read the request");
-    if (zl_json_parse(&job->arena, zl_buf_view(&text), &zl_limits_document, &v, &pe) < 0)
-        return zl_fail(err, ZL_E_USAGE, "the request is no JSON: %s", pe.text);
-    job->request = v;
-    return 0;
+    zl_decoder_init(&d, &job->arena);
+    int r = zl_body_decode(&d, &zl_type_image_request, zl_buf_view(&text), &request, err);
+    job->request = request;
+    zl_decoder_done(&d);
+    return r;
 }
 
 static int remove_image(struct zl_image_job *job, struct zl_err *err)
 {
     uint64_t freed = 0;
-    int r = zl_store_remove(&job->store, zl_value_cstr(job->request, "reference"), zl_value_true(job->request, "force"),
-                            &freed, err);
+    int r = zl_store_remove(&job->store, job->request->reference, job->request->force, &freed, err);
     if (r == 0)
         dprintf(job->events, "{\"event\":\"done\",\"freed_bytes\":%llu}\n", (unsigned long long)freed);
     return r;
@@ -43,18 +43,11 @@ static int remove_image(struct zl_image_job *job, struct zl_err *err)
 
 static int run(struct zl_image_job *job, struct zl_err *err)
 {
-    static const struct {
-        const char *verb;
-        int (*fn)(struct zl_image_job *job, struct zl_err *err);
-    } verbs[] = { { "pull", zl_pull }, { "import", zl_import }, { "remove", remove_image } };
+    static int (*const verbs[])(struct zl_image_job *, struct zl_err *) = {
+        [ZL_IMAGE_PULL] = zl_pull, [ZL_IMAGE_IMPORT] = zl_import, [ZL_IMAGE_REMOVE] = remove_image
+    };
     int r = read_request(job, err);
-    if (r < 0)
-        return r;
-    const char *verb = zl_value_cstr(job->request, "verb");
-    for (size_t i = 0; i < ZL_ARRAY_LEN(verbs); i++)
-        if (zl_streq(verb, verbs[i].verb))
-            return verbs[i].fn(job, err);
-    return zl_fail(err, ZL_E_USAGE, "no verb '%.40s'", verb);
+    return r < 0 ? r : verbs[job->request->verb](job, err);
 }
 
 static void report(int fd, const struct zl_err *e)

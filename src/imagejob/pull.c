@@ -18,16 +18,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { STALL_S = 30 };
-
-enum policy { ALWAYS, NEWER, IF_NOT_PRESENT, NEVER, POLICIES };
-static const char *const policy_names[] = { "always", "newer", "if_not_present", "never" };
-
 struct pull {
     struct zl_image_job *job;
     struct zl_reference ref;
     char text[ZL_REFERENCE_TEXT_SIZE];
-    enum policy policy;
+    int policy; /* enum zl_pull_policy */
     struct zl_registry *registry;
     atomic_bool stop;
     const char *digest;          /* of what the reference names */
@@ -36,19 +31,6 @@ struct pull {
     struct zl_oci_config config;
     uint64_t documents; /* bytes of manifest, index and config */
 };
-
-static int parse_policy(const char *text, enum policy *ret, struct zl_err *err)
-{
-    if (!*text)
-        text = "always";
-    for (int i = 0; i < POLICIES; i++)
-        if (zl_streq(text, policy_names[i])) {
-            *ret = (enum policy)i;
-            return 0;
-        }
-    return zl_hint(err, zl_fail(err, ZL_E_INVALID, "'%.40s' is no pull policy", text),
-                   "there are always, newer, if_not_present and never");
-}
 
 /* The record that is here, when all its layers are. */
 static struct zl_image_record *present(struct pull *p)
@@ -224,7 +206,7 @@ static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err
 static int stale(struct pull *p, const struct zl_image_record *here, int r, struct zl_err *err)
 {
     bool unreachable = r == ZL_E_PULL_FAILED || r == ZL_E_REGISTRY;
-    if (p->policy != NEWER || !here || !unreachable)
+    if (p->policy != ZL_PULL_NEWER || !here || !unreachable)
         return r;
     char warning[sizeof err->text + 100];
     snprintf(warning, sizeof warning, "the image that is here is used; whether it is the newest is not known: %s",
@@ -253,9 +235,7 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
 
 static int go(struct pull *p, const struct zl_image_record *here, struct zl_err *err)
 {
-    struct zl_registry_options o = { .stop = &p->stop };
-    o.stall_s =
-        (unsigned)ZL_MAX(UINT64_C(1), ZL_MIN(zl_value_u64(p->job->request, "stall_s", STALL_S), UINT64_C(3600)));
+    struct zl_registry_options o = { .stop = &p->stop, .stall_s = (unsigned)p->job->request->stall_s };
     zl_credentials_load(p->ref.registry, &o.credentials);
     int r = zl_confine(&p->job->store, NULL, err);
     if (r < 0)
@@ -282,22 +262,19 @@ static int go(struct pull *p, const struct zl_image_record *here, struct zl_err 
 
 int zl_pull(struct zl_image_job *job, struct zl_err *err)
 {
-    struct pull p = { .job = job };
-    const char *why, *name = zl_value_cstr(job->request, "reference");
+    struct pull p = { .job = job, .policy = job->request->policy };
+    const char *why, *name = job->request->reference;
     if (zl_reference_parse(zl_str(name), &p.ref, &why) < 0)
         return zl_fail(err, ZL_E_INVALID, "'%.100s' is no image reference: %s", name, why);
     if (p.ref.digest[0] && !zl_oci_digest_valid(zl_str(p.ref.digest)))
         return zl_fail(err, ZL_E_UNSUPPORTED, "'%.100s': only sha256 digests are supported", name);
     zl_reference_print(&p.ref, p.text);
-    int r = parse_policy(zl_value_cstr(job->request, "policy"), &p.policy, err);
-    if (r < 0)
-        return r;
     struct zl_image_record *here = present(&p);
-    if (p.policy == NEVER && !here)
+    if (p.policy == ZL_PULL_NEVER && !here)
         return zl_hint(
             err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here, and the policy is never", p.text),
             "`zlayer pull %.100s` fetches it", p.text);
-    if (here && (p.policy == NEVER || p.policy == IF_NOT_PRESENT)) {
+    if (here && (p.policy == ZL_PULL_NEVER || p.policy == ZL_PULL_IF_NOT_PRESENT)) {
         zl_image_job_done(job, here, NULL);
         return 0;
     }

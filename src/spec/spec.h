@@ -10,6 +10,7 @@
 
 enum zl_rtype { ZL_RTYPE_SERVICE, ZL_RTYPE_JOB, ZL_RTYPE_CRON };
 enum zl_pull_policy { ZL_PULL_IF_NOT_PRESENT, ZL_PULL_ALWAYS, ZL_PULL_NEVER, ZL_PULL_NEWER };
+extern const char *const zl_pull_policies[]; /* their names, NULL at the end */
 enum zl_protocol { ZL_PROTOCOL_HTTP, ZL_PROTOCOL_TCP };
 enum zl_expose { ZL_EXPOSE_INTERNAL, ZL_EXPOSE_PUBLIC };
 enum zl_scale_mode { ZL_SCALE_ADAPTIVE, ZL_SCALE_FIXED, ZL_SCALE_MANUAL };

@@ -9,7 +9,7 @@
     }
 
 static const char *const rtypes[] = { "service", "!job", "!cron", NULL };
-static const char *const policies[] = { "if_not_present", "always", "never", "newer", NULL };
+const char *const zl_pull_policies[] = { "if_not_present", "always", "never", "newer", NULL };
 static const char *const protocols[] = { "http", "tcp", "!https", "!websocket", "!udp", NULL };
 static const char *const exposes[] = { "internal", "public", NULL };
 static const char *const modes[] = { "adaptive", "fixed", "manual", NULL };
@@ -22,7 +22,7 @@ static const struct zl_field image_fields[] = {
     { .name = "name", .kind = ZL_K_STRING, .offset = AT(zl_service, image.name) - AT(zl_service, image),
       .flags = ZL_F_REQUIRED | ZL_F_NONEMPTY, .doc = "image reference" },
     { .name = "pull_policy", .kind = ZL_K_ENUM, .offset = AT(zl_service, image.policy) - AT(zl_service, image),
-      .names = policies, .fallback = "if_not_present", .doc = "when to ask the registry" },
+      .names = zl_pull_policies, .fallback = "if_not_present", .doc = "when to ask the registry" },
     NOT_YET("source_policy"),
 };
 static const struct zl_type type_image = {

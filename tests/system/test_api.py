@@ -76,6 +76,35 @@ def test_a_document_that_is_put_again_changes_nothing(node, api, tmp_path):
     assert fetch(port)[0] == 200
 
 
+BAD = [
+    ("POST", "/api/v1/deployments", b"{", 400, "no JSON"),
+    ("POST", "/api/v1/deployments", b"", 400, "needs the key 'spec'"),
+    ("POST", "/api/v1/deployments", b'{"spec":"","pull":"sometimes"}', 400, "one of if_not_present"),
+    ("POST", "/api/v1/deployments", b'{"spec":"","owner":"me"}', 400, "32 hex digits"),
+    ("POST", "/api/v1/deployments/x/stop", b'{"timeout_s":99999999999999}', 400, "from 0 to 86400"),
+    ("POST", "/api/v1/deployments/x/exec", b'{"command":[{}]}', 400, "expects strings"),
+    ("POST", "/api/v1/deployments/x/exec", b'{"command":["a",null]}', 400, "expects strings"),
+    ("POST", "/api/v1/images/pull", b'{"reference":"a","policy":1}', 400, "one of"),
+    ("POST", "/api/v1/images/pull", b'{"reference":"a","verb":"remove"}', 400, "unknown key 'verb'"),
+    ("POST", "/api/v1/images/import", b'{"reference":"a","source":"/r","ports":[{}]}', 400, "expects strings"),
+    ("POST", "/api/v1/images/import", b'{"reference":"a","source":"relative"}', 400, "absolute path"),
+    ("DELETE", "/api/v1/deployments/x", b"{}", 400, "takes no body"),
+    ("DELETE", "/api/v1/deployments/x?timeout_s=-1", b"", 400, "0 to 86400"),
+    ("GET", "/api/v1/deployments/%zz", b"", 400, "percent-encoded"),
+    ("GET", "/api/v2/status", b"", 404, "no such path"),
+    ("PUT", "/api/v1/deployments", b"", 405, "no such method"),
+]
+
+
+def test_a_bad_request_has_its_reason(node, api):
+    for method, path, body, wanted, why in BAD:
+        status, reply, headers = api(method, path, raw=body)
+        assert status == wanted and why in reply["error"], (method, path, body, status, reply)
+        assert headers.get("Allow") == ("GET, POST" if status == 405 else None)
+    assert api("POST", "/api/v1/deployments/x/stop", {"timout_s": 1})[1]["hint"] == "did you mean 'timeout_s'?"
+    assert api("GET", "/health/live")[0] == 200
+
+
 def test_a_command_is_not_run_twice(node, tmp_path):
     """The agent dies in the middle of an exec: the client does not send it to the next one."""
     _, text = deployed(node, tmp_path)

@@ -1,0 +1,139 @@
+#include "apidef/bodies.h"
+
+#include "base/id.h"
+
+#include <string.h>
+
+#define AT(type, member) offsetof(struct type, member)
+#define STRING(type, member, ...)                                                                        \
+    {                                                                                                    \
+        .name = #member, .kind = ZL_K_STRING, .offset = AT(type, member), .flags = ZL_F_OMIT __VA_ARGS__ \
+    }
+#define STRINGS(type, member, ...)                                                                        \
+    {                                                                                                     \
+        .name = #member, .kind = ZL_K_STRINGS, .offset = AT(type, member), .flags = ZL_F_OMIT __VA_ARGS__ \
+    }
+#define SECONDS_MAX 86400
+
+/* clang-format off */
+static const char *const pulls[] = { "-as the document says", "if_not_present", "always", "never", "newer", NULL };
+static const char *const verbs[] = { "pull", "import", "remove", NULL };
+
+static const struct zl_field deploy_fields[] = {
+    STRING(zl_deploy_request, spec, | ZL_F_REQUIRED, .doc = "the document's text"),
+    STRING(zl_deploy_request, file, , .doc = "where it is from"),
+    STRING(zl_deploy_request, owner, , .doc = "who holds its lease"),
+    { .name = "pull", .kind = ZL_K_ENUM, .offset = AT(zl_deploy_request, pull), .flags = ZL_F_OMIT, .names = pulls,
+      .doc = "instead of each image's pull_policy" },
+    { .name = "dry_run", .kind = ZL_K_BOOL, .offset = AT(zl_deploy_request, dry_run), .flags = ZL_F_OMIT, .doc = "only the plan" },
+};
+
+static const struct zl_field stop_fields[] = {
+    STRING(zl_stop_request, service, , .doc = "only this one"),
+    { .name = "timeout_s", .kind = ZL_K_INT, .offset = AT(zl_stop_request, timeout_s), .max = SECONDS_MAX, .fallback = "30",
+      .doc = "how long a container may take to end" },
+};
+
+static const struct zl_field exec_fields[] = {
+    STRING(zl_exec_request, service, , .doc = "in which service"),
+    { .name = "replica", .kind = ZL_K_INT, .offset = AT(zl_exec_request, replica), .flags = ZL_F_OMIT, .max = 999999,
+      .doc = "in which replica" },
+    STRINGS(zl_exec_request, command, | ZL_F_REQUIRED | ZL_F_NONEMPTY, .doc = "the program and its arguments"),
+};
+
+#define REFERENCE STRING(zl_image_request, reference, | ZL_F_REQUIRED | ZL_F_NONEMPTY, .doc = "the image's name")
+#define OF_PULL \
+    { .name = "policy", .kind = ZL_K_ENUM, .offset = AT(zl_image_request, policy), .names = zl_pull_policies, \
+      .fallback = "always", .doc = "when to ask the registry" }
+#define OF_IMPORT \
+    STRING(zl_image_request, source, , .doc = "a tar file or a folder"), \
+    STRINGS(zl_image_request, cmd, , .doc = "arguments"), \
+    STRINGS(zl_image_request, entrypoint, , .doc = "the program"), \
+    STRINGS(zl_image_request, env, , .doc = "NAME=VALUE"), \
+    STRINGS(zl_image_request, ports, , .doc = "8080 or 53/udp"), \
+    STRING(zl_image_request, workdir, , .doc = "where the program starts"), \
+    STRING(zl_image_request, user, , .doc = "as whom")
+
+static const struct zl_field pull_fields[] = { REFERENCE, OF_PULL };
+static const struct zl_field import_fields[] = { REFERENCE, OF_IMPORT };
+static const struct zl_field image_fields[] = {
+    { .name = "verb", .kind = ZL_K_ENUM, .offset = AT(zl_image_request, verb), .flags = ZL_F_REQUIRED, .names = verbs,
+      .doc = "what to do" },
+    REFERENCE, OF_PULL, OF_IMPORT,
+    { .name = "stall_s", .kind = ZL_K_INT, .offset = AT(zl_image_request, stall_s), .flags = ZL_F_OMIT, .min = 1, .max = 3600, .fallback = "30",
+      .doc = "how long a registry may send nothing" },
+    { .name = "force", .kind = ZL_K_BOOL, .offset = AT(zl_image_request, force), .flags = ZL_F_OMIT, .doc = "though it is in use" },
+};
+/* clang-format on */
+
+static const struct zl_value *key_of(const struct zl_value *v, const char *key)
+{
+    const struct zl_value *at = zl_value_get(v, key);
+    return at ? at : v;
+}
+
+static void check_deploy(struct zl_decoder *d, const struct zl_value *v, void *object)
+{
+    const struct zl_deploy_request *q = object;
+    if (q->owner && !zl_id_valid(q->owner))
+        zl_problem_add(d, key_of(v, "owner"), "yaml_error", NULL, "'owner' must be 32 hex digits");
+}
+
+/* PORT or PORT/PROTOCOL, as an image's config has it (image-spec, config.md, ExposedPorts). */
+static bool is_port(const char *text)
+{
+    struct zl_str protocol, number = zl_str_cut(zl_str(text), '/', &protocol);
+    uint64_t n;
+    return zl_parse_u64(number, 1, 65535, &n) == 0 &&
+           (!protocol.p || zl_str_is(protocol, "tcp") || zl_str_is(protocol, "udp") || zl_str_is(protocol, "sctp"));
+}
+
+static void check_image(struct zl_decoder *d, const struct zl_value *v, void *object)
+{
+    const struct zl_image_request *q = object;
+    for (unsigned i = 0; i < q->ports.n; i++)
+        if (!is_port(q->ports.v[i]))
+            zl_problem_add(d, key_of(v, "ports"), "yaml_error", NULL, "'%.60s' is no port such as 8080 or 53/udp",
+                           q->ports.v[i]);
+    for (unsigned i = 0; i < q->env.n; i++)
+        if (!strchr(q->env.v[i], '=') || q->env.v[i][0] == '=')
+            zl_problem_add(d, key_of(v, "env"), "yaml_error", NULL, "'%.60s' is not of the form NAME=VALUE",
+                           q->env.v[i]);
+    bool imports = q->verb == ZL_IMAGE_IMPORT || zl_value_get(v, "source");
+    if (imports && !(q->source && q->source[0] == '/'))
+        zl_problem_add(d, key_of(v, "source"), "yaml_error", NULL, "'source' must be an absolute path");
+}
+
+static void check_import(struct zl_decoder *d, const struct zl_value *v, void *object)
+{
+    ((struct zl_image_request *)object)->verb = ZL_IMAGE_IMPORT;
+    check_image(d, v, object);
+}
+
+static const struct zl_type type_deploy =
+    ZL_TYPE("the request", struct zl_deploy_request, deploy_fields, .check = check_deploy);
+static const struct zl_type type_stop = ZL_TYPE("the request", struct zl_stop_request, stop_fields);
+static const struct zl_type type_exec = ZL_TYPE("the request", struct zl_exec_request, exec_fields);
+static const struct zl_type type_pull = ZL_TYPE("the request", struct zl_image_request, pull_fields);
+static const struct zl_type type_import =
+    ZL_TYPE("the request", struct zl_image_request, import_fields, .check = check_import);
+const struct zl_type zl_type_image_request =
+    ZL_TYPE("the request", struct zl_image_request, image_fields, .check = check_image);
+
+const struct zl_type *const zl_body_types[ZL_BODY_COUNT] = {
+    [ZL_BODY_DEPLOY] = &type_deploy, [ZL_BODY_STOP] = &type_stop,     [ZL_BODY_EXEC] = &type_exec,
+    [ZL_BODY_PULL] = &type_pull,     [ZL_BODY_IMPORT] = &type_import,
+};
+
+int zl_body_decode(struct zl_decoder *d, const struct zl_type *type, struct zl_str text, void **ret, struct zl_err *err)
+{
+    struct zl_value empty = { .kind = ZL_MAP }, *v = &empty;
+    struct zl_parse_error pe;
+    if (text.n && zl_json_parse(d->arena, text, &zl_limits_document, &v, &pe) < 0)
+        return zl_fail(err, ZL_E_PARSE, "the request is no JSON: %s", pe.text);
+    *ret = zl_decode(d, type, v);
+    if (d->count == 0)
+        return 0;
+    zl_fail(err, ZL_E_INVALID, "%s%s", d->first->message, d->count > 1 ? " …" : "");
+    return zl_hint(err, err->code, "%s", d->first->hint);
+}
