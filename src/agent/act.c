@@ -224,7 +224,7 @@ static void on_instance(struct zl_agent *a, const struct zl_action *action)
         else
             i->term_ms = now;
         a->open_calls++;
-        (void)zl_runtime_kill(a->runtime, i->id, kill ? SIGKILL : SIGTERM, kill, killed, i);
+        (void)zl_runtime_kill(a->runtime, i->id, kill ? SIGKILL : i->stop_signal, kill, killed, i);
         return;
     }
     case ZL_ACTION_REMOVE:

@@ -8,6 +8,7 @@
 #include "sys/cgroup.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -157,6 +158,8 @@ static void adopt(struct zl_agent *a, const struct zl_rt_instance *r)
     zl_arena_init(&arena);
     if (r->note && zl_json_parse(&arena, zl_str(r->note), &zl_limits_document, &note, &pe) == 0)
         i->attempt = (unsigned)zl_value_u64(note, "attempt", 0);
+    uint64_t signum = zl_value_u64(note, "stop_signal", SIGTERM);
+    i->stop_signal = signum >= 1 && signum <= 64 ? (int)signum : SIGTERM;
     zl_arena_done(&arena);
     char stop[4200];
     snprintf(stop, sizeof stop, "%s/%s/stop", a->o.home->containers, i->id);

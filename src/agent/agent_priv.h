@@ -13,6 +13,7 @@ struct inst {
     char id[ZL_ID_HEX_SIZE];
     char *deployment, *service, *image;
     unsigned slot, attempt;
+    int stop_signal; /* what asks its first process to end */
     uint64_t generation;
     struct in_addr address;
     enum zl_actual_state state;

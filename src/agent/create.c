@@ -2,9 +2,12 @@
 #include "agent/agent_priv.h"
 
 #include "base/fd.h"
+#include "base/log.h"
+#include "sys/process.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 
 void agent_created(void *arg, const struct zl_err *err, const struct zl_rt_reply *reply);
@@ -94,10 +97,12 @@ static void resolv_file(struct zl_buf *out)
     if (zl_read_file(AT_FDCWD, "/etc/resolv.conf", 1 << 16, &host) < 0)
         return;
     for (struct zl_str rest = zl_buf_view(&host); rest.p && rest.n;) {
-        struct zl_str line = zl_str_cut(rest, '\n', &rest), value;
-        struct zl_str key = zl_str_cut(line, ' ', &value);
-        if (zl_str_is(key, "nameserver") && value.p &&
-            (zl_str_starts(value, ZL_STR("127.")) || zl_str_is(value, "::1")))
+        struct zl_str line = zl_str_trim(zl_str_cut(rest, '\n', &rest));
+        size_t n = line.n ? strcspn(line.p, " \t\n") : 0; /* zl_read_file ends with a NUL */
+        struct zl_str key = zl_str_n(line.p, ZL_MIN(n, line.n));
+        struct zl_str value = zl_str_trim(zl_str_n(line.p + key.n, line.n - key.n));
+        if (zl_str_is(key, "nameserver") &&
+            (value.n == 0 || zl_str_starts(value, ZL_STR("127.")) || zl_str_is(value, "::1")))
             continue;
         if (zl_str_is(key, "nameserver") || zl_str_is(key, "search") || zl_str_is(key, "options"))
             zl_buf_printf(out, "%.*s\n", ZL_STR_FMT(line));
@@ -131,6 +136,11 @@ static int fill(struct zl_agent *a, struct zl_arena *arena, struct inst *i, cons
     if (r < 0)
         return r;
     make_env(arena, image, s, spec);
+    i->stop_signal = image->stop_signal ? zl_signal_number(zl_str(image->stop_signal)) : SIGTERM;
+    if (i->stop_signal == 0) {
+        zl_log_warn("image=%s: no signal is called '%.40s', SIGTERM is used", s->image.name, image->stop_signal);
+        i->stop_signal = SIGTERM;
+    }
     spec->hostname = zl_arena_printf(arena, "%.57s-%u", s->name, i->slot);
     spec->cwd = s->command.workdir ? s->command.workdir : image->workdir;
     spec->user = image->user;
@@ -161,8 +171,8 @@ int agent_create(struct zl_agent *a, struct inst *i, const struct zl_service *s,
                                .generation = i->generation,
                                .image = i->image };
     memcpy(spec.id, i->id, sizeof spec.id);
-    spec.note = zl_arena_printf(&arena, "{\"attempt\":%u}", i->attempt);
     int r = fill(a, &arena, i, s, &spec, err);
+    spec.note = zl_arena_printf(&arena, "{\"attempt\":%u,\"stop_signal\":%d}", i->attempt, i->stop_signal);
     if (r == 0) {
         struct zl_net_member m = { .addr = i->address };
         snprintf(m.deployment, sizeof m.deployment, "%s", i->deployment);

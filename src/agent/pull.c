@@ -83,8 +83,11 @@ static void take_line(struct pull_job *j, struct zl_str line)
     zl_arena_init(&arena);
     if (zl_json_parse(&arena, line, &zl_limits_document, &v, &pe) == 0) {
         struct zl_str event = zl_value_str(v, "event");
-        if (zl_str_is(event, "done"))
+        if (zl_str_is(event, "done")) {
             j->done = true;
+            if (*zl_value_cstr(v, "warning"))
+                zl_log_warn("image=%s: %s", j->pull->reference, zl_value_cstr(v, "warning"));
+        }
         if (zl_str_is(event, "error")) {
             int code = zl_error_by_name(zl_value_cstr(v, "code"));
             zl_fail(&j->err, code ? code : ZL_E_PULL_FAILED, "%s", zl_value_cstr(v, "message"));

@@ -100,7 +100,7 @@ enum zl_action_kind {
     ZL_ACTION_START,   /* instance: from CREATED to RUNNING */
     ZL_ACTION_PUBLISH, /* routes are not what `plan.routes` says */
     ZL_ACTION_DRAIN,   /* instance: note that it drains (a PUBLISH without it is planned beside) */
-    ZL_ACTION_TERM,    /* instance: SIGTERM to its first process */
+    ZL_ACTION_TERM,    /* instance: its first process is asked to end */
     ZL_ACTION_KILL,    /* instance: SIGKILL to all of it, in CREATED too */
     ZL_ACTION_REMOVE,  /* instance: an ended one; its folder goes */
     ZL_ACTION_EXPIRE,  /* deployment: propose deployment_stop */

@@ -208,7 +208,9 @@ static int pull_one(struct zl_cli *cli, const char *image, struct zl_value *resu
     const struct zl_value *done;
     int e = zl_image_work(cli, &request, &done, err);
     if (e < 0)
-        return zl_wrap(err, e, "pull %s", image);
+        return e;
+    if (*zl_value_cstr(done, "warning"))
+        zl_warn(cli, "%s: %s", image, zl_value_cstr(done, "warning"));
     struct zl_value *row = zl_value_new(a, ZL_MAP);
     zl_value_set(a, row, "reference", zl_value_string(a, zl_value_str(done, "reference")));
     zl_value_set(a, row, "digest", zl_value_string(a, zl_value_str(done, "digest")));

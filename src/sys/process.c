@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <strings.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -93,4 +95,27 @@ int zl_caps_limit(uint64_t caps)
         data[i].effective = data[i].permitted = (uint32_t)(caps >> (32 * i));
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+}
+
+int zl_signal_number(struct zl_str name)
+{
+    uint64_t n;
+    if (zl_parse_u64(name, 1, 64, &n) == 0)
+        return (int)n;
+    if (name.n > 3 && strncasecmp(name.p, "SIG", 3) == 0)
+        name = zl_str_n(name.p + 3, name.n - 3);
+    if (name.n >= 5 && strncasecmp(name.p, "RTM", 3) == 0) {
+        bool up = strncasecmp(name.p, "RTMIN", 5) == 0, down = strncasecmp(name.p, "RTMAX", 5) == 0;
+        n = 0;
+        if ((!up && !down) || (name.n > 5 && (name.p[5] != (up ? '+' : '-') ||
+                                              zl_parse_u64(zl_str_n(name.p + 6, name.n - 6), 0, 30, &n) < 0)))
+            return 0;
+        return up ? SIGRTMIN + (int)n : SIGRTMAX - (int)n;
+    }
+    for (int s = 1; s < 32; s++) {
+        const char *known = sigabbrev_np(s);
+        if (known && strlen(known) == name.n && strncasecmp(known, name.p, name.n) == 0)
+            return s;
+    }
+    return 0;
 }

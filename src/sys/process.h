@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "base/macros.h"
+#include "base/str.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +17,9 @@ int zl_boot_id(char ret[ZL_BOOT_ID_SIZE]) ZL_MUST;
 int zl_pidfd_open(pid_t pid) ZL_MUST;
 /* A process that is on its way out by SIGKILL, or gone: what /proc says of it. */
 bool zl_process_dying(pid_t pid);
+
+/* "SIGQUIT", "quit", "3", "SIGRTMIN+4": 1..64; 0 when it is none. */
+int zl_signal_number(struct zl_str name);
 
 /* Bits by capability number. Sets bounding, permitted, effective; inheritable and ambient are emptied. */
 int zl_caps_limit(uint64_t caps) ZL_MUST;

@@ -15,6 +15,7 @@
  *   signal N            end by that signal (its default action)
  *   forever             wait for SIGTERM, then end with 0
  *   until-term CODE     wait for SIGTERM, then end with CODE
+ *   until-signal N      wait for that signal and no other, say so, end
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,8 +34,7 @@ static volatile sig_atomic_t stop;
 
 static void on_term(int sig)
 {
-    (void)sig;
-    stop = 1;
+    stop = sig;
 }
 
 static long number(const char *s)
@@ -258,6 +258,12 @@ int main(int argc, char **argv)
             while (!stop)
                 pause_ms(1000);
             return (int)number(arg);
+        } else if (strcmp(verb, "until-signal") == 0) {
+            sigaction((int)number(arg), &sa, NULL);
+            while (stop != (int)number(arg))
+                pause_ms(1000);
+            printf("ended by signal %d\n", (int)stop);
+            return 0;
         } else if (strcmp(verb, "signal") == 0) {
             signal((int)number(arg), SIG_DFL);
             raise((int)number(arg));

@@ -160,6 +160,33 @@ def test_the_agent_dies_again_and_again_and_nobody_notices(node, tmp_path):
         assert numbered_lines(node, instance) > 10000
 
 
+def test_the_stop_signal_of_an_image_is_kept(node, registry, tmp_path):
+    """An image that wants SIGUSR1 gets it, from a later agent, too; the program would wait out SIGTERM."""
+    oci.workload_layout(BUILD, tmp_path / "layout", ["say", "ready", "until-signal", str(int(signal.SIGUSR1))],
+                        StopSignal="SIGUSR1")
+    oci.push(tmp_path / "layout", f"{registry.host}/team/patient:1")
+    document = node.write_spec(f"""version: v1
+deployment: spine
+services:
+  web:
+    rtype: service
+    image: {{name: "{registry.host}/team/patient:1"}}
+    scale: {{mode: fixed, replicas: 1}}
+""")
+    node.run("up", "-b", document)
+    logs = node.start("logs", "-d", "spine", "-s", "web", "-f")
+    assert "ready" in logs.stdout.readline()
+    pid = node.agent_pid()
+    os.kill(pid, signal.SIGKILL)
+    wait_for("the agent is gone", lambda: not alive(pid))
+    node.run("up", "-b", document)
+    node.run("stop", "spine", "-t", "10m")
+    wait_for("it ends, as it was asked the right way", lambda: not containers(node), 20)
+    assert f"ended by signal {int(signal.SIGUSR1)}" in logs.stdout.readline()
+    node.run("down", "spine")
+    logs.communicate(timeout=20)
+
+
 def test_what_is_ready_stays_ready_while_others_come(node, tmp_path):
     """A snapshot for the proxy that is not yet acknowledged says nothing about replicas of earlier ones."""
     image = import_workload(node, tmp_path, ["serve", "8080"])

@@ -99,13 +99,50 @@ static void capabilities_are_limited(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void signals_have_names(void **state)
+{
+    static const struct {
+        const char *name;
+        int number;
+    } cases[] = {
+        { "SIGTERM", SIGTERM },
+        { "term", SIGTERM },
+        { "SIGQUIT", SIGQUIT },
+        { "3", 3 },
+        { "64", 64 },
+        { "sigwinch", SIGWINCH },
+        { "SIGRTMIN", 34 },
+        { "RTMIN+3", 37 },
+        { "SIGRTMAX-1", 63 },
+        { "RTMAX", 64 },
+        { "", 0 },
+        { "0", 0 },
+        { "65", 0 },
+        { "-9", 0 },
+        { "SIG", 0 },
+        { "SIGTER", 0 },
+        { "SIGTERMX", 0 },
+        { "SIGSIGTERM", 0 },
+        { "RTM", 0 },
+        { "RTMIN+", 0 },
+        { "RTMIN-1", 0 },
+        { "RTMIN+31", 0 },
+        { "RTMAX+1", 0 },
+        { "RTMIN+1x", 0 },
+        { "RTMID", 0 },
+    };
+    (void)state;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(cases); i++)
+        if (zl_signal_number(zl_str(cases[i].name)) != cases[i].number)
+            fail_msg("'%s' is %d", cases[i].name, zl_signal_number(zl_str(cases[i].name)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(starts_are_told_apart),
-        cmocka_unit_test(a_boot_has_an_id),
-        cmocka_unit_test(the_dying_are_recognised),
-        cmocka_unit_test(capabilities_are_limited),
+        cmocka_unit_test(starts_are_told_apart),    cmocka_unit_test(a_boot_has_an_id),
+        cmocka_unit_test(the_dying_are_recognised), cmocka_unit_test(capabilities_are_limited),
+        cmocka_unit_test(signals_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
