@@ -18,6 +18,9 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("ZLAYER_BUILD", TOP / "build")).resolve()
 SLOW = 4 if os.environ.get("ZLAYER_SANITIZED") else 1  # sanitized programs get more time
 
+# A shell that starts CI in the background makes it ignore SIGINT, and what is ignored is inherited; the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def program(name):
     """The path of a built program, wherever its room puts it."""
