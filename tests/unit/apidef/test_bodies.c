@@ -117,7 +117,7 @@ static void bad_ones(void **state)
         { ZL_BODY_PULL, "{}", "needs the key 'reference'" },
         { ZL_BODY_PULL, "{\"reference\":\"\"}", "'reference' must not be empty" },
         { ZL_BODY_PULL, "{\"reference\":\"a\",\"verb\":\"remove\"}", "unknown key 'verb'" },
-        { ZL_BODY_PULL, "{\"reference\":\"a\",\"policy\":\"alway\"}", "one of" },
+        { ZL_BODY_PULL, "{\"reference\":\"a\",\"policy\":\"newest\"}", "one of" },
         { ZL_BODY_IMPORT, "{\"reference\":\"a\"}", "'source' must be an absolute path" },
         { ZL_BODY_IMPORT, "{\"reference\":\"a\",\"source\":\"r\"}", "'source' must be an absolute path" },
         { ZL_BODY_NONE, "{\"reference\":\"a\"}", "needs the key 'verb'" },
