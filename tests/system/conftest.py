@@ -127,13 +127,10 @@ class Node:
 
     def close(self):
         """Ends what is left, whatever the test did: deployments, agent, proxy, shims."""
-        if self.agent_pid() or any((self.data / "containers").glob("*")):
+        for name in self.deployments():
             try:
-                listed = self.run("ps", "-c", "-o", "json", check=False, timeout=10)
-                names = {c.get("deployment") for c in json.loads(listed.stdout or "{}").get("containers", [])}
-                for name in names - {None}:
-                    self.run("down", name, "--force", check=False, timeout=60)
-            except (ValueError, AttributeError, subprocess.TimeoutExpired):
+                self.run("down", name, "--force", check=False, timeout=60)
+            except subprocess.TimeoutExpired:
                 pass
         pid = self.agent_pid()
         if pid:
@@ -144,6 +141,16 @@ class Node:
                 os.kill(pid, signal.SIGKILL)
         for pid in self.holders():
             os.kill(pid, signal.SIGKILL)
+
+    def deployments(self):
+        """Of the containers that there are, an agent or not."""
+        names = set()
+        for path in (self.data / "containers").glob("*/meta.json"):
+            try:
+                names.add(json.loads(path.read_text())["deployment"])
+            except (FileNotFoundError, ValueError, KeyError):
+                pass
+        return names
 
     def holders(self):
         """The shims and the proxy of this data dir: who holds a lock file below it. A shim's children come first."""
@@ -158,6 +165,20 @@ class Node:
             except (FileNotFoundError, PermissionError, ProcessLookupError):
                 pass
         return found
+
+
+def traces():
+    """Links and cgroups as every zlayer on this machine makes them."""
+    return {str(p) for pattern in ("class/net/zl*", "fs/cgroup/zlayer-*", "fs/cgroup/*/zlayer-*")
+            for p in pathlib.Path("/sys").glob(pattern)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays():
+    """What the tests of a session leave behind is a defect of a test, if not of what it tests."""
+    before = traces()
+    yield
+    assert traces() <= before, sorted(traces() - before)
 
 
 @pytest.fixture

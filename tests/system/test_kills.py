@@ -32,6 +32,17 @@ def serve_until(node, phase):
     return agent
 
 
+def died(node, agent, where):
+    """The agent has come to its phase. If not: where it stands."""
+    try:
+        agent.wait(60 * SLOW)
+    except subprocess.TimeoutExpired:
+        seen = node.run("ps", "-c", "-o", "json", check=False).stdout + node.agent_log()
+        agent.kill()
+        raise AssertionError((where, seen, agent.communicate()[1][-4000:])) from None
+    assert agent.returncode == -signal.SIGKILL, (where, agent.returncode, agent.stderr.read()[-2000:])
+
+
 def guest(image, port, round_number):
     """The deployment that is put, replaced and stopped while the agent dies."""
     return f"""version: v1
@@ -92,7 +103,7 @@ def test_the_agent_dies_in_every_phase(node, registry, tmp_path):
                 job = node.start("down", "guest")
             else:
                 job = node.start("up", "-b", node.write_spec(guest(image, guest_port, f"{slot}"), "guest.yml"))
-            assert agent.wait(60 * SLOW) == -signal.SIGKILL, (what, phase, agent.stderr.read()[-2000:])
+            died(node, agent, (what, phase))
             out, err = job.communicate(timeout=60 * SLOW)
             assert job.returncode == 0, (what, phase, out, err, node.agent_log())
             if guest_load:
@@ -124,7 +135,7 @@ def test_the_agent_dies_while_it_makes_the_network(node, tmp_path, phase):
     port = free_port()
     agent = serve_until(node, phase)
     node.run("up", "-b", node.write_spec(spec(port, tag, 2)))
-    assert agent.wait(60 * SLOW) == -signal.SIGKILL
+    died(node, agent, phase)
     assert fetch(port)[0] == 200
     node.run("down", "spine")
 
