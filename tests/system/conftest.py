@@ -5,6 +5,7 @@ Everything a test starts is held by a handle and ended by it; nothing is found b
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -43,10 +44,22 @@ def wait_for(what, condition, seconds=10.0):
         time.sleep(0.01)
 
 
+given_ports = set()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below what the kernel gives to outgoing connections, one of which would hold the port when it is wanted."""
+    first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10000, max(first, 12000))
+        with socket.socket() as s:
+            try:
+                s.bind(("", port))
+            except OSError:
+                continue
+        if port not in given_ports:
+            given_ports.add(port)
+            return port
 
 
 def alive(pid):
