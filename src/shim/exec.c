@@ -103,14 +103,12 @@ static ZL_NORETURN void helper(const struct shim *s, struct zl_str body, int ann
         dup2(out[1], 2) < 0)
         _exit(1);
     zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
-    struct rlimit files = { s->job.nofile, s->job.nofile };
     int r = decode(s, body, &cmd);
     if (r < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "read the request"));
     if (r == 0 && (r = zl_cgroup_enter(&s->setup.cgroup, true)) < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the container's cgroup"));
-    if (r == 0 && s->job.nofile)
-        (void)setrlimit(RLIMIT_NOFILE, &files);
+    r = r < 0 ? r : zl_setup_limits(&s->job, &err);
     if (r == 0)
         r = zl_setup_enter(s->setup.pid, &err);
     long pid = r < 0 ? r : syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);

@@ -9,7 +9,10 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <stdio.h>
+#include <sched.h>
 #include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -34,6 +37,32 @@ static const char *masked[] = { "/proc/acpi",
                                 "/sys/devices/virtual/powercap",
                                 NULL };
 static const char *readonly[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL };
+/* clang-format off */
+enum { SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC };
+static struct zl_job_namespace namespaces[] = {
+    { CLONE_NEWNS, "" }, { CLONE_NEWPID, "" }, { CLONE_NEWUTS, "" }, { CLONE_NEWIPC, "" }, { CLONE_NEWNET, "" },
+    { CLONE_NEWCGROUP, "" },
+};
+static struct zl_job_mount mounts[] = {
+    { "/proc", "proc", "proc", "", SAFE, 0 },
+    { "/sys", "sysfs", "sysfs", "", SAFE | MS_RDONLY, 0 },
+    { "/sys/fs/cgroup", "cgroup", "cgroup", "", SAFE | MS_RDONLY, 0 },
+    { "/dev", "tmpfs", "tmpfs", "mode=755,size=64k", MS_NOSUID | MS_NOEXEC, 0 },
+    { "/dev/pts", "devpts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC, 0 },
+    { "/dev/shm", "shm", "tmpfs", "mode=1777,size=64m", SAFE, 0 },
+    { "/dev/mqueue", "mqueue", "mqueue", "", SAFE, 0 },
+};
+static struct zl_job_device devices[] = {
+    { "/dev/null", S_IFCHR | 0666, 1, 3, 0, 0 },   { "/dev/zero", S_IFCHR | 0666, 1, 5, 0, 0 },
+    { "/dev/full", S_IFCHR | 0666, 1, 7, 0, 0 },   { "/dev/random", S_IFCHR | 0666, 1, 8, 0, 0 },
+    { "/dev/urandom", S_IFCHR | 0666, 1, 9, 0, 0 }, { "/dev/tty", S_IFCHR | 0666, 5, 0, 0, 0 },
+};
+static struct zl_job_pair links[] = {
+    { "/dev/fd", "/proc/self/fd" }, { "/dev/stdin", "/proc/self/fd/0" }, { "/dev/stdout", "/proc/self/fd/1" },
+    { "/dev/stderr", "/proc/self/fd/2" }, { "/dev/ptmx", "pts/ptmx" },
+};
+static struct zl_job_pair sysctls[] = { { "net/ipv4/ping_group_range", "0 2147483647" } }; /* ping needs no NET_RAW */
+/* clang-format on */
 static const char default_path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 static bool sets(const struct zl_rt_spec *spec, const char *name)
@@ -51,6 +80,7 @@ static void encode_job(const struct native *n, const struct zl_rt_spec *spec, st
     zl_arena_init(&a);
     char link[ZL_RT_LINK_SIZE];
     zl_rt_link_name(spec->id, link);
+    struct zl_job_rlimit nofile = { RLIMIT_NOFILE, n->nofile, n->nofile };
     struct zl_job j = {
         .id = spec->id,
         .hostname = spec->hostname ? spec->hostname : "",
@@ -60,15 +90,27 @@ static void encode_job(const struct native *n, const struct zl_rt_spec *spec, st
         .memory_bytes = spec->limits.memory_bytes,
         .cpu_quota_us = spec->limits.cpu_millis * 100,
         .pids = spec->limits.pids,
-        .caps = default_caps,
+        .caps = { default_caps, default_caps, default_caps, 0, 0 },
+        .namespaces = namespaces,
+        .nnamespaces = ZL_ARRAY_LEN(namespaces),
+        .mounts = mounts,
+        .nmounts = ZL_ARRAY_LEN(mounts),
+        .devices = devices,
+        .ndevices = ZL_ARRAY_LEN(devices),
+        .links = links,
+        .nlinks = ZL_ARRAY_LEN(links),
+        .sysctls = sysctls,
+        .nsysctls = ZL_ARRAY_LEN(sysctls),
+        .rlimits = &nofile,
+        .nrlimits = n->nofile > 0,
+        .no_new_privs = true,
         .seccomp = spec->unconfined_seccomp ? ZL_STR("") : zl_buf_view(&n->seccomp),
         .netns = spec->netns ? spec->netns : "",
         .link = link,
-        .addr = spec->address,
-        .local = spec->node_address,
+        .addr = spec->address.s_addr,
+        .local = spec->node_address.s_addr,
         .log_max_bytes = spec->log_max_bytes,
         .log_files = spec->log_max_files,
-        .nofile = n->nofile,
         .masked = masked,
         .readonly = readonly,
         .nfiles = spec->nfiles,
@@ -90,8 +132,8 @@ static void encode_job(const struct native *n, const struct zl_rt_spec *spec, st
         j.lowers[i] = spec->layers[spec->nlayers - 1 - i];
     j.nlowers = spec->nlayers;
     for (unsigned i = 0; i < spec->nfiles; i++) {
-        j.files[i].path = zl_arena_printf(&a, "/etc/%s", spec->files[i].name);
-        j.files[i].content = zl_arena_strndup(&a, spec->files[i].content.p, spec->files[i].content.n);
+        j.files[i].name = zl_arena_printf(&a, "/etc/%s", spec->files[i].name);
+        j.files[i].value = zl_arena_strndup(&a, spec->files[i].content.p, spec->files[i].content.n);
     }
     zl_job_encode(out, &j);
     zl_arena_done(&a);

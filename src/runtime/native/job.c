@@ -1,176 +1,219 @@
 #include "runtime/native/job.h"
 
+#include "base/assert.h"
 #include "base/frame.h"
 
 #include <errno.h>
 
-/* Numbers are the wire format: never reused. */
-enum record {
-    R_ID = 1,
-    R_HOSTNAME,
-    R_ARGV,
-    R_ENV,
-    R_LOWER,
-    R_MASKED,
-    R_READONLY,
-    R_FILE_PATH,
-    R_FILE_CONTENT,
-    R_CWD,
-    R_USER,
-    R_CGROUP_PARENT,
-    R_MEMORY,
-    R_CPU_QUOTA,
-    R_PIDS,
-    R_CAPS,
-    R_SECCOMP,
-    R_NETNS,
-    R_LINK,
-    R_ADDR,
-    R_LOCAL,
-    R_LOG_MAX,
-    R_LOG_FILES,
-    R_NOFILE
+enum kind { TEXT, TEXTS, NUMBER, BYTES, STRUCT, LIST };
+
+struct table;
+struct row {
+    unsigned short at, count_at; /* count_at: of a LIST; of TEXTS that are counted; 0 else */
+    enum kind kind;
+    const struct table *of;
+};
+/* A row's place in its table, from 1, is its record type: the wire format. */
+struct table {
+    const struct row *rows;
+    unsigned n;
+    size_t size;
 };
 
-static void add_list(struct zl_buf *out, uint16_t type, const char *const *list)
-{
-    for (; list && *list; list++)
-        zl_record_add_str(out, type, zl_str(*list));
-}
+#define AT(type, member) (unsigned short)offsetof(struct type, member)
+#define TEXT_OF(type, member)                \
+    {                                        \
+        .at = AT(type, member), .kind = TEXT \
+    }
+#define NUMBER_OF(type, member)                \
+    {                                          \
+        .at = AT(type, member), .kind = NUMBER \
+    }
+#define TEXTS_OF(member)                        \
+    {                                           \
+        .at = AT(zl_job, member), .kind = TEXTS \
+    }
+#define LIST_OF(member, table)                                                                    \
+    {                                                                                             \
+        .at = AT(zl_job, member), .count_at = AT(zl_job, n##member), .kind = LIST, .of = &(table) \
+    }
+#define TABLE(rows_, type)                                                   \
+    {                                                                        \
+        .rows = rows_, .n = ZL_ARRAY_LEN(rows_), .size = sizeof(struct type) \
+    }
 
-static void add(struct zl_buf *out, uint16_t type, const char *s)
+/* clang-format off */
+static const struct row namespace_rows[] = { NUMBER_OF(zl_job_namespace, kind), TEXT_OF(zl_job_namespace, path) };
+static const struct row mount_rows[] = {
+    TEXT_OF(zl_job_mount, target), TEXT_OF(zl_job_mount, source), TEXT_OF(zl_job_mount, type), TEXT_OF(zl_job_mount, data),
+    NUMBER_OF(zl_job_mount, flags), NUMBER_OF(zl_job_mount, propagation),
+};
+static const struct row device_rows[] = {
+    TEXT_OF(zl_job_device, path), NUMBER_OF(zl_job_device, mode), NUMBER_OF(zl_job_device, major),
+    NUMBER_OF(zl_job_device, minor), NUMBER_OF(zl_job_device, uid), NUMBER_OF(zl_job_device, gid),
+};
+static const struct row pair_rows[] = { TEXT_OF(zl_job_pair, name), TEXT_OF(zl_job_pair, value) };
+static const struct row rlimit_rows[] = {
+    NUMBER_OF(zl_job_rlimit, resource), NUMBER_OF(zl_job_rlimit, soft), NUMBER_OF(zl_job_rlimit, hard),
+};
+static const struct row caps_rows[] = {
+    NUMBER_OF(zl_job_caps, bounding), NUMBER_OF(zl_job_caps, effective), NUMBER_OF(zl_job_caps, permitted),
+    NUMBER_OF(zl_job_caps, inheritable), NUMBER_OF(zl_job_caps, ambient),
+};
+static const struct table namespaces = TABLE(namespace_rows, zl_job_namespace), mounts = TABLE(mount_rows, zl_job_mount),
+                          devices = TABLE(device_rows, zl_job_device), pairs = TABLE(pair_rows, zl_job_pair),
+                          rlimits = TABLE(rlimit_rows, zl_job_rlimit), caps = TABLE(caps_rows, zl_job_caps);
+
+static const struct row job_rows[] = {
+    TEXT_OF(zl_job, id), TEXT_OF(zl_job, hostname), TEXTS_OF(argv), TEXTS_OF(env),
+    { .at = AT(zl_job, lowers), .count_at = AT(zl_job, nlowers), .kind = TEXTS },
+    LIST_OF(namespaces, namespaces), LIST_OF(mounts, mounts), LIST_OF(devices, devices), LIST_OF(links, pairs),
+    LIST_OF(files, pairs), TEXTS_OF(masked), TEXTS_OF(readonly),
+    TEXT_OF(zl_job, cwd), TEXT_OF(zl_job, user), { .at = AT(zl_job, caps), .kind = STRUCT, .of = &caps },
+    LIST_OF(sysctls, pairs), LIST_OF(rlimits, rlimits), NUMBER_OF(zl_job, no_new_privs),
+    { .at = AT(zl_job, seccomp), .kind = BYTES },
+    TEXT_OF(zl_job, cgroup_parent), NUMBER_OF(zl_job, memory_bytes), NUMBER_OF(zl_job, cpu_quota_us), NUMBER_OF(zl_job, pids),
+    TEXT_OF(zl_job, netns), TEXT_OF(zl_job, link), NUMBER_OF(zl_job, addr), NUMBER_OF(zl_job, local),
+    NUMBER_OF(zl_job, log_max_bytes), NUMBER_OF(zl_job, log_files),
+};
+/* clang-format on */
+static const struct table job_table = TABLE(job_rows, zl_job);
+enum { ROWS_MAX = 32, FILTER_UNIT = 8 /* sizeof(struct sock_filter) */ };
+_Static_assert(ZL_ARRAY_LEN(job_rows) <= ROWS_MAX, "the totals of a table");
+
+static void encode(struct zl_buf *out, const struct table *t, const char *object)
 {
-    zl_record_add_str(out, type, zl_str(s ? s : ""));
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct row *row = &t->rows[i];
+        const void *at = object + row->at;
+        uint16_t type = (uint16_t)(i + 1);
+        const char *text;
+        const char *const *texts;
+        uint64_t number, count = 1;
+        switch (row->kind) {
+        case TEXT:
+            memcpy(&text, at, sizeof text);
+            zl_record_add_str(out, type, zl_str(text ? text : ""));
+            break;
+        case TEXTS:
+            memcpy(&texts, at, sizeof texts);
+            for (; texts && *texts; texts++)
+                zl_record_add_str(out, type, zl_str(*texts));
+            break;
+        case NUMBER:
+            memcpy(&number, at, sizeof number);
+            zl_record_add_u64(out, type, number);
+            break;
+        case BYTES: {
+            struct zl_str bytes;
+            memcpy(&bytes, at, sizeof bytes);
+            zl_record_add_str(out, type, bytes);
+            break;
+        }
+        case STRUCT:
+        case LIST: {
+            const char *items = at;
+            if (row->kind == LIST) {
+                memcpy(&items, at, sizeof items);
+                memcpy(&count, object + row->count_at, sizeof count);
+            }
+            for (uint64_t k = 0; k < count; k++) {
+                zl_auto_buf item = ZL_BUF_INIT;
+                encode(&item, row->of, items + k * row->of->size);
+                zl_record_add_str(out, type, zl_buf_view(&item));
+            }
+            break;
+        }
+        }
+    }
 }
 
 void zl_job_encode(struct zl_buf *out, const struct zl_job *job)
 {
     size_t start = zl_frame_begin(out, ZL_JOB_MAGIC, ZL_JOB_VERSION, 1);
-    add(out, R_ID, job->id);
-    add(out, R_HOSTNAME, job->hostname);
-    add_list(out, R_ARGV, job->argv);
-    add_list(out, R_ENV, job->env);
-    add_list(out, R_LOWER, job->lowers);
-    add_list(out, R_MASKED, job->masked);
-    add_list(out, R_READONLY, job->readonly);
-    for (unsigned i = 0; i < job->nfiles; i++) {
-        add(out, R_FILE_PATH, job->files[i].path);
-        add(out, R_FILE_CONTENT, job->files[i].content);
-    }
-    add(out, R_CWD, job->cwd);
-    add(out, R_USER, job->user);
-    add(out, R_CGROUP_PARENT, job->cgroup_parent);
-    zl_record_add_u64(out, R_MEMORY, job->memory_bytes);
-    zl_record_add_u64(out, R_CPU_QUOTA, job->cpu_quota_us);
-    zl_record_add_u64(out, R_PIDS, job->pids);
-    zl_record_add_u64(out, R_CAPS, job->caps);
-    zl_record_add_str(out, R_SECCOMP, job->seccomp);
-    add(out, R_NETNS, job->netns);
-    add(out, R_LINK, job->link);
-    zl_record_add_u64(out, R_ADDR, job->addr.s_addr);
-    zl_record_add_u64(out, R_LOCAL, job->local.s_addr);
-    zl_record_add_u64(out, R_LOG_MAX, job->log_max_bytes);
-    zl_record_add_u64(out, R_LOG_FILES, job->log_files);
-    zl_record_add_u64(out, R_NOFILE, job->nofile);
+    encode(out, &job_table, (const char *)job);
     zl_frame_end(out, start);
 }
 
-struct decoder {
-    struct zl_arena *arena;
-    unsigned counts[R_NOFILE + 1];
-    struct zl_job *job;
-};
-
-static int number(const struct zl_record *r, uint64_t *ret)
+static int count(struct zl_str body, const struct table *t, unsigned totals[ROWS_MAX])
 {
-    return zl_record_u64(r, ret);
-}
-
-static int address(const struct zl_record *r, struct in_addr *ret)
-{
-    uint64_t v;
-    if (zl_record_u64(r, &v) < 0 || v > UINT32_MAX)
-        return -EPROTO;
-    ret->s_addr = (in_addr_t)v;
-    return 0;
-}
-
-static int text(struct decoder *d, const struct zl_record *r, const char **ret)
-{
-    if (r->bytes.n && memchr(r->bytes.p, 0, r->bytes.n))
-        return -EPROTO;
-    *ret = zl_arena_strndup(d->arena, r->bytes.n ? r->bytes.p : "", r->bytes.n);
-    return 0;
-}
-
-static int take(struct decoder *d, const struct zl_record *r, const unsigned *totals)
-{
-    struct zl_job *j = d->job;
-    unsigned n = d->counts[r->type]++;
-    const char ***lists[] = { [R_ARGV] = &j->argv,
-                              [R_ENV] = &j->env,
-                              [R_LOWER] = &j->lowers,
-                              [R_MASKED] = &j->masked,
-                              [R_READONLY] = &j->readonly };
-    if (r->type < ZL_ARRAY_LEN(lists) && lists[r->type]) {
-        const char ***list = lists[r->type];
-        if (!*list)
-            *list = zl_arena_alloc(d->arena, (totals[r->type] + 1) * sizeof **list);
-        return text(d, r, &(*list)[n]);
+    struct zl_record r;
+    int more;
+    while ((more = zl_record_next(&body, &r)) > 0) {
+        if (r.type == 0 || r.type > t->n)
+            return -EPROTO;
+        enum kind kind = t->rows[r.type - 1].kind;
+        if (totals[r.type - 1]++ > 0 && kind != TEXTS && kind != LIST)
+            return -EPROTO;
     }
-    if (r->type == R_FILE_PATH || r->type == R_FILE_CONTENT) {
-        if (!j->files)
-            j->files = zl_arena_alloc(d->arena, (totals[R_FILE_PATH] + totals[R_FILE_CONTENT]) * sizeof *j->files);
-        return text(d, r, r->type == R_FILE_PATH ? &j->files[n].path : &j->files[n].content);
+    return more;
+}
+
+/* Arrays of the right size, empty strings: what a record then fills. */
+static void prepare(struct zl_arena *arena, const struct table *t, const unsigned *totals, char *object)
+{
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct row *row = &t->rows[i];
+        const void *value = "";
+        uint64_t n = totals[i];
+        if (row->kind == TEXTS)
+            value = zl_arena_alloc(arena, (n + 1) * sizeof(char *));
+        else if (row->kind == LIST)
+            value = zl_arena_alloc(arena, (n + 1) * row->of->size);
+        if (row->kind == TEXT || row->kind == TEXTS || row->kind == LIST)
+            memcpy(object + row->at, &value, sizeof value);
+        if (row->kind == LIST || (row->kind == TEXTS && row->count_at))
+            memcpy(object + row->count_at, &n, sizeof n);
     }
-    if (n > 0)
-        return -EPROTO;
-    switch ((enum record)r->type) {
-    case R_ID:
-        return text(d, r, &j->id);
-    case R_HOSTNAME:
-        return text(d, r, &j->hostname);
-    case R_CWD:
-        return text(d, r, &j->cwd);
-    case R_USER:
-        return text(d, r, &j->user);
-    case R_CGROUP_PARENT:
-        return text(d, r, &j->cgroup_parent);
-    case R_NETNS:
-        return text(d, r, &j->netns);
-    case R_LINK:
-        return text(d, r, &j->link);
-    case R_MEMORY:
-        return number(r, &j->memory_bytes);
-    case R_CPU_QUOTA:
-        return number(r, &j->cpu_quota_us);
-    case R_PIDS:
-        return number(r, &j->pids);
-    case R_CAPS:
-        return number(r, &j->caps);
-    case R_LOG_MAX:
-        return number(r, &j->log_max_bytes);
-    case R_LOG_FILES:
-        return number(r, &j->log_files);
-    case R_NOFILE:
-        return number(r, &j->nofile);
-    case R_ADDR:
-        return address(r, &j->addr);
-    case R_LOCAL:
-        return address(r, &j->local);
-    case R_SECCOMP:
-        j->seccomp = r->bytes;
-        return r->bytes.n % 8 ? -EPROTO : 0;
-    case R_ARGV:
-    case R_ENV:
-    case R_LOWER:
-    case R_MASKED:
-    case R_READONLY:
-    case R_FILE_PATH:
-    case R_FILE_CONTENT:
-        break;
+}
+
+static int decode(struct zl_arena *arena, const struct table *t, struct zl_str body, char *object);
+
+static int take(struct zl_arena *arena, const struct row *row, const struct zl_record *r, unsigned k, char *object)
+{
+    char *at = object + row->at, *items;
+    uint64_t number;
+    const char *text;
+    switch (row->kind) {
+    case TEXT:
+    case TEXTS:
+        if (r->bytes.n && memchr(r->bytes.p, 0, r->bytes.n))
+            return -EPROTO;
+        text = zl_arena_strndup(arena, r->bytes.n ? r->bytes.p : "", r->bytes.n);
+        if (row->kind == TEXTS) {
+            memcpy(&items, at, sizeof items);
+            at = items + k * sizeof text;
+        }
+        memcpy(at, &text, sizeof text);
+        return 0;
+    case NUMBER:
+        if (zl_record_u64(r, &number) < 0)
+            return -EPROTO;
+        memcpy(at, &number, sizeof number);
+        return 0;
+    case BYTES:
+        memcpy(at, &r->bytes, sizeof r->bytes);
+        return r->bytes.n % FILTER_UNIT ? -EPROTO : 0;
+    case STRUCT:
+        return decode(arena, row->of, r->bytes, at);
+    case LIST:
+        memcpy(&items, at, sizeof items);
+        return decode(arena, row->of, r->bytes, items + k * row->of->size);
     }
     return -EPROTO;
+}
+
+static int decode(struct zl_arena *arena, const struct table *t, struct zl_str body, char *object)
+{
+    unsigned totals[ROWS_MAX] = { 0 }, seen[ROWS_MAX] = { 0 };
+    struct zl_record r;
+    int e = count(body, t, totals);
+    if (e < 0)
+        return e;
+    prepare(arena, t, totals, object);
+    while (e >= 0 && zl_record_next(&body, &r) > 0)
+        e = take(arena, &t->rows[r.type - 1], &r, seen[r.type - 1]++, object);
+    return e;
 }
 
 int zl_job_decode(struct zl_arena *arena, struct zl_str bytes, struct zl_job *ret)
@@ -181,33 +224,6 @@ int zl_job_decode(struct zl_arena *arena, struct zl_str bytes, struct zl_job *re
         return (int)size;
     if ((size_t)size != bytes.n || f.type != 1 || f.version != ZL_JOB_VERSION)
         return -EPROTO;
-    unsigned totals[R_NOFILE + 1] = { 0 };
-    struct zl_record r;
-    struct zl_str body = f.body;
-    int more;
-    while ((more = zl_record_next(&body, &r)) > 0) {
-        if (r.type == 0 || r.type > R_NOFILE)
-            return -EPROTO;
-        totals[r.type]++;
-    }
-    if (more < 0 || totals[R_FILE_PATH] != totals[R_FILE_CONTENT])
-        return -EPROTO;
-    static const char *no_strings[1];
-    struct zl_job job = {
-        .id = "", .hostname = "", .cwd = "", .user = "", .cgroup_parent = "", .netns = "", .link = ""
-    };
-    struct decoder d = { .arena = arena, .job = &job };
-    while (zl_record_next(&f.body, &r) > 0) {
-        int e = take(&d, &r, totals);
-        if (e < 0)
-            return e;
-    }
-    const char ***lists[] = { &job.argv, &job.env, &job.lowers, &job.masked, &job.readonly };
-    for (size_t i = 0; i < ZL_ARRAY_LEN(lists); i++)
-        if (!*lists[i])
-            *lists[i] = no_strings;
-    job.nlowers = totals[R_LOWER];
-    job.nfiles = totals[R_FILE_PATH];
-    *ret = job;
-    return 0;
+    *ret = (struct zl_job){ 0 };
+    return decode(arena, &job_table, f.body, (char *)ret);
 }

@@ -1,8 +1,8 @@
 /*
  * The set-up job: everything a container is made from, flat and versioned, prepared by the caller (no JSON, no profile
- * compiling in the set-up). A frame (base/frame.h, magic ZLJB) of records; unknown record types are an error here, as a
- * set-up that ignores what it was told would be less strict than asked.
- * Thread: any. Owns: a decoded job's strings are views into the bytes it was decoded from; its arrays are in the arena.
+ * compiling in the set-up). A frame (base/frame.h, magic ZLJB) of records, by one table for both directions; unknown
+ * record types are an error here, as a set-up that ignores what it was told would be less strict than asked.
+ * Thread: any. Owns: the arena owns a decoded job's strings and arrays, `seccomp` is a view into the decoded bytes.
  * Fails: -EPROTO for bytes that are no job, -EMSGSIZE over 4 MiB.
  */
 #pragma once
@@ -12,28 +12,71 @@
 
 #include <netinet/in.h>
 
-enum { ZL_JOB_MAGIC = 0x424a4c5a, ZL_JOB_VERSION = 1, ZL_JOB_MAX = 4 << 20 };
+enum { ZL_JOB_MAGIC = 0x424a4c5a, ZL_JOB_VERSION = 2, ZL_JOB_MAX = 4 << 20 };
 
-struct zl_job_file {
-    const char *path, *content; /* absolute path inside the container */
+struct zl_job_namespace {
+    uint64_t kind;    /* CLONE_NEW… */
+    const char *path; /* the one to join; "": a new one. A kind that is not listed is the caller's. */
+};
+
+struct zl_job_mount {
+    const char *target, *source, *type, *data; /* target: a path inside the container; type "": a bind mount's */
+    uint64_t flags;       /* MS_… of mount(2); the kernel takes most of a bind mount's in a second call */
+    uint64_t propagation; /* MS_SHARED, … with MS_REC or not; 0: as it is */
+};
+
+struct zl_job_device {
+    const char *path;
+    uint64_t mode; /* with its type, S_IFCHR and so on */
+    uint64_t major, minor, uid, gid;
+};
+
+struct zl_job_pair {
+    const char *name, *value;
+};
+
+struct zl_job_rlimit {
+    uint64_t resource, soft, hard;
+};
+
+struct zl_job_caps {
+    uint64_t bounding, effective, permitted, inheritable, ambient; /* bits by number */
 };
 
 struct zl_job {
-    const char *id, *hostname;
-    const char **argv, **env, **lowers, **masked, **readonly; /* NULL at the end; lowers top first, absolute */
-    unsigned nlowers;
-    struct zl_job_file *files;
-    unsigned nfiles;
+    const char *id, *hostname; /* hostname "": unchanged */
+    const char **argv, **env;  /* all such lists: NULL at the end */
+
+    const char **lowers; /* the root is an overlay of these, top first, absolute, and of upper/ in the working folder */
+    uint64_t nlowers;
+    struct zl_job_namespace *namespaces;
+    uint64_t nnamespaces;
+    struct zl_job_mount *mounts; /* in this order */
+    uint64_t nmounts;
+    struct zl_job_device *devices;
+    uint64_t ndevices;
+    struct zl_job_pair *links; /* symbolic links: path, target */
+    uint64_t nlinks;
+    struct zl_job_pair *files; /* path and content; what is there is replaced */
+    uint64_t nfiles;
+    const char **masked, **readonly; /* paths; what is not there is passed over */
+
     const char *cwd, *user; /* user: "uid[:gid]" or names of the image's passwd and group; "" root */
+    struct zl_job_caps caps;
+    struct zl_job_pair *sysctls; /* "net/ipv4/ip_forward" */
+    uint64_t nsysctls;
+    struct zl_job_rlimit *rlimits;
+    uint64_t nrlimits;
+    uint64_t no_new_privs;
+    struct zl_str seccomp; /* an array of struct sock_filter; empty: none */
+
     const char *cgroup_parent;
     uint64_t memory_bytes, cpu_quota_us, pids;
-    uint64_t caps;         /* bits by number */
-    struct zl_str seccomp; /* an array of struct sock_filter; empty: none */
-    const char *netns;     /* the node's, a path; "": no network but lo */
-    const char *link;      /* the node's end of the veth */
-    struct in_addr addr, local;
+
+    const char *netns;    /* the node's, a path; "": no link to it */
+    const char *link;     /* the node's end of the veth */
+    uint64_t addr, local; /* IPv4, in_addr_t */
     uint64_t log_max_bytes, log_files;
-    uint64_t nofile;
 };
 
 void zl_job_encode(struct zl_buf *out, const struct zl_job *job);

@@ -65,6 +65,16 @@ static pid_t clone_process(uint64_t flags, int cgroup, bool *inside)
     return pid < 0 ? -errno : (pid_t)pid;
 }
 
+/* The cgroup's is made later, by the child, inside its group. */
+static uint64_t new_namespaces(const struct zl_job *job)
+{
+    uint64_t flags = 0;
+    for (uint64_t i = 0; i < job->nnamespaces; i++)
+        if (!job->namespaces[i].path[0])
+            flags |= job->namespaces[i].kind;
+    return flags & ~(uint64_t)CLONE_NEWCGROUP;
+}
+
 static int attach_network(const struct zl_job *job, pid_t pid, struct zl_setup_error *err)
 {
     if (!job->netns[0])
@@ -77,9 +87,11 @@ static int attach_network(const struct zl_job *job, pid_t pid, struct zl_setup_e
     if (container < 0 || node < 0)
         return zl_setup_fail(err, container < 0 ? container : node, "open the %s network namespace",
                              container < 0 ? "container's" : "node's");
-    struct zl_veth_config c = {
-        .node_netns = node, .container_netns = container, .name = job->link, .addr = job->addr, .local = job->local
-    };
+    struct zl_veth_config c = { .node_netns = node,
+                                .container_netns = container,
+                                .name = job->link,
+                                .addr = { (in_addr_t)job->addr },
+                                .local = { (in_addr_t)job->local } };
     int r = zl_veth_replica(&c, &step);
     return r < 0 ? zl_setup_fail(err, r, "network: %s", step) : 0;
 }
@@ -142,7 +154,7 @@ int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, str
     }
     bool inside;
     int cgroup = zl_cgroup_open_unified(&s.cgroup); /* none: the child enters the others itself */
-    s.pid = clone_process(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET, cgroup, &inside);
+    s.pid = clone_process(new_namespaces(job), cgroup, &inside);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0)

@@ -39,6 +39,8 @@ ZL_NORETURN void zl_setup_child(const struct zl_job *job, const struct zl_cgroup
                                 int report);
 /* Rights, user and program for a process that is inside the container already; returns only on failure. */
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
+/* The job's rlimits, of the calling process. */
+int zl_setup_limits(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
 /* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */
 int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
 /* Closes every descriptor from 3 on but these. */

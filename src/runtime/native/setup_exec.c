@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -105,18 +106,30 @@ static int resolve(const char *spec, struct identity *id, struct zl_setup_error 
 
 static int drop_rights(const struct zl_job *job, const struct identity *id, struct zl_setup_error *err)
 {
-    int r = zl_caps_drop_bounding(job->caps);
+    int r = zl_caps_drop_bounding(job->caps.bounding);
     if (r < 0)
         return zl_setup_fail(err, r, "limit the capabilities");
     if (setgroups(id->ngroups, id->groups) < 0 || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
         setresuid((uid_t)id->uid, (uid_t)id->uid, (uid_t)id->uid) < 0)
         return zl_setup_fail(err, -errno, "become user %llu", (unsigned long long)id->uid);
-    r = zl_caps_limit(id->uid == 0 ? job->caps : 0);
+    r = zl_caps_limit(id->uid == 0 ? job->caps.effective : 0);
     if (r < 0)
         return zl_setup_fail(err, r, "set the capabilities");
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+    if (job->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return zl_setup_fail(err, -errno, "set no_new_privs");
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* changing the user has cleared it */
+    return 0;
+}
+
+int zl_setup_limits(const struct zl_job *job, struct zl_setup_error *err)
+{
+    for (uint64_t i = 0; i < job->nrlimits; i++) {
+        const struct zl_job_rlimit *l = &job->rlimits[i];
+        struct rlimit limit = { l->soft, l->hard };
+        if (setrlimit((__rlimit_resource_t)l->resource, &limit) < 0)
+            return zl_setup_fail(err, -errno, "set the resource limit %llu to %llu", (unsigned long long)l->resource,
+                                 (unsigned long long)l->hard);
+    }
     return 0;
 }
 

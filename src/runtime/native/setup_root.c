@@ -30,14 +30,6 @@ static int mount_on(int target, const char *source, const char *type, unsigned l
     return mount(source, path, type, flags, data) < 0 ? -errno : 0;
 }
 
-static int mount_at(int root, const char *at, const char *type, unsigned long flags, const char *data,
-                    struct zl_setup_error *err)
-{
-    zl_auto_close int target = zl_open_folder_beneath(root, at);
-    int r = target < 0 ? target : mount_on(target, type, type, flags, data);
-    return r < 0 ? zl_setup_fail(err, r, "mount /%s", at) : 0;
-}
-
 /* The new mount API takes one layer at a time, so it has no limit on the list (kernel 6.5). */
 static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *err)
 {
@@ -59,9 +51,9 @@ static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *e
     zl_close(mnt);
     if (code == 0)
         return 0;
-    return zl_setup_fail(err, code, "mount an overlay of %u layers (more than 30 need Linux 6.5)", job->nlowers);
+    return zl_setup_fail(err, code, "mount an overlay of %u layers (more than 30 need Linux 6.5)", (unsigned)job->nlowers);
 #else
-    return zl_setup_fail(err, -ENOSYS, "mount an overlay of %u layers", job->nlowers);
+    return zl_setup_fail(err, -ENOSYS, "mount an overlay of %u layers", (unsigned)job->nlowers);
 #endif
 }
 
@@ -83,85 +75,98 @@ static int mount_overlay(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
-static int make_devices(int root, struct zl_setup_error *err)
+/* The folder that holds `path`, made when missing, and in *name the last part, which is a name and nothing else. */
+static int open_above(int root, const char *path, const char **name)
 {
-    static const struct {
+    char above[4096];
+    const char *slash = strrchr(path, '/');
+    *name = slash ? slash + 1 : path;
+    if (**name == 0 || zl_streq(*name, ".") || zl_streq(*name, ".."))
+        return -EINVAL;
+    if (slash && slash - path >= (ptrdiff_t)sizeof above)
+        return -ENAMETOOLONG;
+    snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
+    return zl_open_folder_beneath(root, above);
+}
+
+static int make_devices(const struct zl_job *job, int root, struct zl_setup_error *err)
+{
+    for (uint64_t i = 0; i < job->ndevices; i++) {
+        const struct zl_job_device *d = &job->devices[i];
         const char *name;
-        unsigned minor, major;
-    } nodes[] = { { "null", 3, 1 },   { "zero", 5, 1 },    { "full", 7, 1 },
-                  { "random", 8, 1 }, { "urandom", 9, 1 }, { "tty", 0, 5 } };
-    static const char *const links[][2] = { { "/proc/self/fd", "fd" },
-                                            { "/proc/self/fd/0", "stdin" },
-                                            { "/proc/self/fd/1", "stdout" },
-                                            { "/proc/self/fd/2", "stderr" },
-                                            { "pts/ptmx", "ptmx" } };
-    zl_auto_close int dev = zl_open_folder_beneath(root, "dev");
-    if (dev < 0)
-        return zl_setup_fail(err, dev, "open /dev");
-    for (size_t i = 0; i < ZL_ARRAY_LEN(nodes); i++)
-        if (mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0 ||
-            fchmodat(dev, nodes[i].name, 0666, 0) < 0)
-            return zl_setup_fail(err, -errno, "make /dev/%s", nodes[i].name);
-    for (size_t i = 0; i < ZL_ARRAY_LEN(links); i++)
-        if (symlinkat(links[i][0], dev, links[i][1]) < 0)
-            return zl_setup_fail(err, -errno, "link /dev/%s", links[i][1]);
-    int r =
-        mount_at(root, "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5", err);
-    r = r < 0 ? r : mount_at(root, "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=64m", err);
-    return r < 0 ? r : mount_at(root, "dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, err);
+        zl_auto_close int dir = open_above(root, d->path, &name);
+        int r = dir < 0 ? dir : 0;
+        if (r == 0 &&
+            (mknodat(dir, name, (mode_t)d->mode, makedev((unsigned)d->major, (unsigned)d->minor)) < 0 ||
+             fchmodat(dir, name, d->mode & 07777, 0) < 0 ||
+             ((d->uid || d->gid) && fchownat(dir, name, (uid_t)d->uid, (gid_t)d->gid, AT_SYMLINK_NOFOLLOW) < 0)))
+            r = -errno;
+        if (r < 0)
+            return zl_setup_fail(err, r, "make the device %s", d->path);
+    }
+    for (uint64_t i = 0; i < job->nlinks; i++) {
+        const char *name;
+        zl_auto_close int dir = open_above(root, job->links[i].name, &name);
+        int r = dir < 0 ? dir : symlinkat(job->links[i].value, dir, name) < 0 ? -errno : 0;
+        if (r < 0)
+            return zl_setup_fail(err, r, "link %s", job->links[i].name);
+    }
+    return 0;
 }
 
 /* hosts, resolv.conf, hostname: plain files in the upper layer; whatever the image has under the name is replaced. */
 static int write_files(const struct zl_job *job, int root, struct zl_setup_error *err)
 {
-    for (unsigned i = 0; i < job->nfiles; i++) {
-        const char *path = job->files[i].path, *slash = strrchr(path, '/');
-        char above[256];
-        snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
-        zl_auto_close int dir = zl_open_folder_beneath(root, above[0] == '/' ? above + 1 : above);
+    for (uint64_t i = 0; i < job->nfiles; i++) {
+        const char *name, *content = job->files[i].value;
+        zl_auto_close int dir = open_above(root, job->files[i].name, &name);
         int r = dir;
         if (dir >= 0) {
-            (void)unlinkat(dir, slash + 1, 0);
-            zl_auto_close int fd = zl_openat(dir, slash + 1, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644);
-            r = fd < 0 ? fd : zl_write_full(fd, job->files[i].content, strlen(job->files[i].content));
+            (void)unlinkat(dir, name, 0);
+            zl_auto_close int fd = zl_openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644);
+            r = fd < 0 ? fd : zl_write_full(fd, content, strlen(content));
         }
         if (r < 0)
-            return zl_setup_fail(err, r, "write %s", path);
+            return zl_setup_fail(err, r, "write %s", job->files[i].name);
     }
     return 0;
 }
 
 /*
- * /sys/fs/cgroup as seen from the container's own cgroup namespace, read-only: programs size themselves by it. What the
- * machine does not have is left out.
+ * The type "cgroup": the hierarchies as seen from the container's own cgroup namespace; programs size themselves by
+ * them. What the machine does not have is left out.
  */
-static int mount_cgroups(int root, struct zl_setup_error *err)
+static int mount_cgroups(int root, const struct zl_job_mount *m)
 {
     static const char *const v1[] = { "memory", "cpu", "cpuacct", "pids", "freezer" };
-    unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
-    zl_auto_close int at = zl_open_beneath(root, "sys/fs/cgroup", O_PATH | O_DIRECTORY);
-    if (at == -ENOENT)
-        return 0;
+    zl_auto_close int at = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
     if (at < 0)
-        return zl_setup_fail(err, at, "open /sys/fs/cgroup");
+        return at == -ENOENT ? 0 : at;
     zl_auto_buf controllers = ZL_BUF_INIT;
     ZL_IGNORE(zl_read_file(AT_FDCWD, "/proc/self/cgroup", 1 << 16, &controllers));
     bool hierarchies = controllers.p && memmem(controllers.p, controllers.n, ":memory:", 8);
     if (!hierarchies) {
-        int r = mount_on(at, "cgroup", "cgroup2", safe, NULL);
-        return r < 0 && r != -ENODEV ? zl_setup_fail(err, r, "mount /sys/fs/cgroup") : 0;
+        int r = mount_on(at, "cgroup", "cgroup2", m->flags, NULL);
+        return r == -ENODEV ? 0 : r;
     }
-    int r = mount_on(at, "tmpfs", "tmpfs", safe & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
+    int r = mount_on(at, "tmpfs", "tmpfs", m->flags & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
     for (size_t i = 0; i < ZL_ARRAY_LEN(v1) && r == 0; i++) {
-        char path[64];
-        snprintf(path, sizeof path, "sys/fs/cgroup/%s", v1[i]);
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s", m->target, v1[i]);
         zl_auto_close int dir = zl_open_folder_beneath(root, path);
         if (dir >= 0)
-            ZL_IGNORE(mount_on(dir, "cgroup", "cgroup", safe, v1[i]));
+            ZL_IGNORE(mount_on(dir, "cgroup", "cgroup", m->flags, v1[i]));
     }
-    zl_auto_close int top = zl_open_beneath(root, "sys/fs/cgroup", O_PATH | O_DIRECTORY);
-    r = r < 0 ? r : top < 0 ? top : mount_on(top, NULL, NULL, MS_REMOUNT | MS_BIND | safe, NULL);
-    return r < 0 ? zl_setup_fail(err, r, "mount /sys/fs/cgroup") : 0;
+    zl_auto_close int top = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
+    return r < 0 ? r : top < 0 ? top : mount_on(top, NULL, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL);
+}
+
+static int make_mount(const struct zl_job_mount *m, int root)
+{
+    if (zl_streq(m->type, "cgroup"))
+        return mount_cgroups(root, m);
+    zl_auto_close int target = zl_open_folder_beneath(root, m->target);
+    return target < 0 ? target : mount_on(target, m->source, m->type, m->flags, m->data[0] ? m->data : NULL);
 }
 
 static int bring_lo_up(void)
@@ -181,12 +186,12 @@ static int make_root(const struct zl_job *job, struct zl_setup_error *err)
     zl_auto_close int root = zl_openat(AT_FDCWD, "merged", O_PATH | O_DIRECTORY, 0);
     if (root < 0)
         return zl_setup_fail(err, root, "open the root");
-    unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-    r = mount_at(root, "proc", "proc", safe, NULL, err);
-    r = r < 0 ? r : mount_at(root, "sys", "sysfs", safe | MS_RDONLY, NULL, err);
-    r = r < 0 ? r : mount_cgroups(root, err);
-    r = r < 0 ? r : mount_at(root, "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k", err);
-    r = r < 0 ? r : make_devices(root, err);
+    for (uint64_t i = 0; i < job->nmounts; i++) {
+        r = make_mount(&job->mounts[i], root);
+        if (r < 0)
+            return zl_setup_fail(err, r, "mount %s", job->mounts[i].target);
+    }
+    r = make_devices(job, root, err);
     r = r < 0 ? r : write_files(job, root, err);
     if (r < 0)
         return r;
@@ -232,29 +237,36 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
+static bool is_new(const struct zl_job *job, uint64_t kind)
+{
+    for (uint64_t i = 0; i < job->nnamespaces; i++)
+        if (job->namespaces[i].kind == kind)
+            return !job->namespaces[i].path[0];
+    return false;
+}
+
 static int to_the_gate(const struct zl_job *job, int gate, struct zl_setup_error *err)
 {
     char go;
     if (zl_read_full(gate, &go, 1) != 1)
         _exit(1);
-    if (unshare(CLONE_NEWCGROUP) < 0)
+    if (is_new(job, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
         return zl_setup_fail(err, -errno, "make the cgroup namespace");
-    if (sethostname(job->hostname, strlen(job->hostname)) < 0)
+    if (job->hostname[0] && sethostname(job->hostname, strlen(job->hostname)) < 0)
         return zl_setup_fail(err, -errno, "set the host name");
     (void)setsid();
     umask(0022);
-    int r = bring_lo_up();
+    int r = is_new(job, CLONE_NEWNET) ? bring_lo_up() : 0;
     if (r < 0)
         return zl_setup_fail(err, r, "bring lo up");
+    for (uint64_t i = 0; i < job->nsysctls; i++) {
+        r = zl_sysctl_write(job->sysctls[i].name, job->sysctls[i].value);
+        if (r < 0)
+            return zl_setup_fail(err, r, "set the sysctl %s", job->sysctls[i].name);
+    }
     r = make_root(job, err);
-    if (r < 0)
-        return r;
-    /* So that ping needs no NET_RAW. */
-    ZL_IGNORE(zl_sysctl_write("net/ipv4/ping_group_range", "0 2147483647"));
-    struct rlimit files = { job->nofile, job->nofile };
-    if (job->nofile && setrlimit(RLIMIT_NOFILE, &files) < 0)
-        return zl_setup_fail(err, -errno, "set the limit on open files to %llu", (unsigned long long)job->nofile);
-    return hide_paths(job, err);
+    r = r < 0 ? r : zl_setup_limits(job, err);
+    return r < 0 ? r : hide_paths(job, err);
 }
 
 static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)

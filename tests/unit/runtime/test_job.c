@@ -10,7 +10,9 @@ static struct zl_job sample(void)
 {
     static const char *argv[] = { "/bin/web", "", "x", NULL }, *env[] = { "A=b", NULL }, *none[] = { NULL };
     static const char *lowers[] = { "/l/2", "/l/1", NULL };
-    static struct zl_job_file files[] = { { "/etc/hosts", "127.0.0.1 localhost\n" } };
+    static struct zl_job_pair files[] = { { "/etc/hosts", "127.0.0.1 localhost\n" } };
+    static struct zl_job_mount mounts[] = { { "/proc", "proc", "proc", "", 14, 0 }, { "/m", "/src", "", "a=b", 1, 2 } };
+    static struct zl_job_rlimit rlimits[] = { { 7, 1024, 4096 } };
     return (struct zl_job){ .id = "0123",
                             .hostname = "web-1",
                             .argv = argv,
@@ -27,14 +29,17 @@ static struct zl_job sample(void)
                             .memory_bytes = 1 << 20,
                             .cpu_quota_us = 50000,
                             .pids = 10,
-                            .caps = 0x800405fb,
+                            .caps = { 0x800405fb, 1, 2, 3, UINT64_MAX },
+                            .mounts = mounts,
+                            .nmounts = 2,
+                            .rlimits = rlimits,
+                            .nrlimits = 1,
                             .seccomp = ZL_STR("12345678"),
                             .netns = "/run/netns",
                             .link = "zr0",
-                            .addr = { htonl(0x0ac80001) },
+                            .addr = htonl(0x0ac80001),
                             .log_max_bytes = 5,
-                            .log_files = 3,
-                            .nofile = 1024 };
+                            .log_files = 3 };
 }
 
 static void a_job_comes_back_as_it_was(void **state)
@@ -52,11 +57,17 @@ static void a_job_comes_back_as_it_was(void **state)
     assert_int_equal(out.nlowers, 2);
     assert_string_equal(out.lowers[1], "/l/1");
     assert_null(out.masked[0]);
-    assert_string_equal(out.files[0].content, "127.0.0.1 localhost\n");
-    assert_int_equal(out.caps, 0x800405fb);
+    assert_string_equal(out.files[0].value, "127.0.0.1 localhost\n");
+    assert_int_equal(out.nmounts, 2);
+    assert_string_equal(out.mounts[0].target, "/proc");
+    assert_string_equal(out.mounts[1].data, "a=b");
+    assert_int_equal(out.mounts[1].propagation, 2);
+    assert_int_equal(out.ndevices, 0);
+    assert_int_equal(out.caps.bounding, 0x800405fb);
+    assert_true(out.caps.ambient == UINT64_MAX);
+    assert_int_equal(out.rlimits[0].hard, 4096);
     assert_int_equal(out.seccomp.n, 8);
-    assert_int_equal(out.addr.s_addr, htonl(0x0ac80001));
-    assert_int_equal(out.nofile, 1024);
+    assert_int_equal(out.addr, htonl(0x0ac80001));
     zl_arena_done(&arena);
 }
 
