@@ -283,10 +283,10 @@ static void decode_into(struct zl_decoder *d, const struct zl_type *type, const 
         while (k < type->count && !zl_str_is(i->key->text, type->fields[k].name))
             k++;
         size_t mark = push_key(d, i->key->text.p);
-        if (k == type->count)
-            unknown_key(d, type, i);
-        else
+        if (k < type->count)
             decode_field(d, &type->fields[k], i, (char *)object + type->fields[k].offset);
+        else if (!type->open)
+            unknown_key(d, type, i);
         zl_path_pop(d, mark);
     }
     for (unsigned k = 0; k < type->count; k++) {

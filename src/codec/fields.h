@@ -64,6 +64,7 @@ struct zl_type {
     size_t size;
     const struct zl_field *fields;
     unsigned count;
+    bool open;         /* keys that have no row are passed over */
     size_t key_offset; /* of a MAP's struct: where its key (const char *) goes */
     /* Checks a decoded struct as a whole; may report problems. May be NULL. */
     void (*check)(struct zl_decoder *d, const struct zl_value *v, void *object);

@@ -52,6 +52,19 @@ static int load_job(struct shim *s, struct zl_setup_error *err)
     return r < 0 ? zl_setup_fail(err, r, "open the log") : 0;
 }
 
+static int make_cgroup(const struct zl_job *job, struct zl_cgroup *ret, struct zl_setup_error *err)
+{
+    struct zl_cgroup_limits limits = { .memory_bytes = job->memory_bytes,
+                                       .cpu_quota_us = job->cpu_quota_us,
+                                       .pids = job->pids };
+    int r = zl_cgroup_find(job->cgroup_parent, job->id, ret);
+    r = r < 0 ? r : zl_cgroup_create(ret, job->cgroup_parent, &limits);
+    if (r == 0)
+        return 0;
+    ZL_IGNORE(zl_cgroup_destroy(ret, 1000));
+    return zl_setup_fail(err, r, "make the cgroup with its limits");
+}
+
 /* The pair goes with the container's namespace, but not at once; its address may be given away as soon as we are gone.
  */
 static void remove_link(const struct shim *s)
@@ -121,7 +134,7 @@ static ZL_NORETURN void end(struct shim *s)
 
 static ZL_NORETURN void end_unstarted(struct shim *s)
 {
-    zl_setup_abort(&s->setup, s->job.cgroup_parent);
+    zl_setup_abort(&s->setup);
     s->setup.out = s->setup.err = -EBADF;
     s->outcome = (struct shim_outcome){ .reason = SHIM_RUNTIME_ERROR, .code = 255, .finished_ms = zl_clock_wall_ms() };
     end(s);
@@ -236,7 +249,10 @@ int main(void)
     s.oom_fd = -EBADF;
     int r = load_job(&s, &err);
     zl_phase("shim.loaded");
-    r = r < 0 ? r : zl_setup_create(&s.job, ZL_SH_FD_DIR, &s.setup, &err);
+    struct zl_cgroup cgroup;
+    r = r < 0 ? r : make_cgroup(&s.job, &cgroup, &err);
+    struct zl_setup_options o = { .dir = ZL_SH_FD_DIR, .cgroup = &cgroup, .starter = -EBADF };
+    r = r < 0 ? r : zl_setup_create(&s.job, &o, &s.setup, &err);
     if (r < 0) {
         tell(&s, ZL_SH_FAILED, &err);
         remove_link(&s);

@@ -16,18 +16,19 @@
 #include <unistd.h>
 
 enum { GROUP_DEPTH_MAX = 16 };
-static const char *const controller_names[ZL_CONTROLLER_COUNT] = { "", "memory", "cpu", "cpuacct", "pids", "freezer" };
+static const char *const controller_names[ZL_CONTROLLER_COUNT] = { "",     "memory",  "cpu",    "cpuacct",
+                                                                   "pids", "freezer", "devices" };
 
 static int read_value(const char *dir, const char *file, struct zl_buf *ret)
 {
-    char path[320];
+    char path[400];
     snprintf(path, sizeof path, "%s/%s", dir, file);
     return zl_read_file(AT_FDCWD, path, 1 << 20, ret);
 }
 
 static int write_value(const char *dir, const char *file, const char *value)
 {
-    char path[320];
+    char path[400];
     snprintf(path, sizeof path, "%s/%s", dir, file);
     zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_WRONLY, 0);
     return fd < 0 ? fd : zl_write_full(fd, value, strlen(value));
@@ -59,40 +60,45 @@ static uint64_t number_after(const struct zl_buf *b, const char *key)
 }
 
 /* A line of /proc/self/mountinfo: …fields… mountpoint …  - fstype source superoptions. proc(5) */
-static void take_mount(struct zl_str line, const char *parent, const char *id, struct zl_cgroup *g)
+static int take_mount(struct zl_str line, int controllers, const char *parent, const char *id, struct zl_cgroup *g)
 {
     struct zl_str field, rest = line, mountpoint = { NULL, 0 }, type, options;
     for (int i = 0; rest.p && i < 5; i++)
         mountpoint = zl_str_cut(rest, ' ', &rest);
     const char *dash = rest.p ? memmem(rest.p, rest.n, " - ", 3) : NULL;
     if (!dash)
-        return;
+        return 0;
     rest = zl_str_n(dash + 3, rest.n - (size_t)(dash + 3 - rest.p));
     type = zl_str_cut(rest, ' ', &rest);
     (void)zl_str_cut(rest.p ? rest : ZL_STR(""), ' ', &options);
     bool v2 = zl_str_is(type, "cgroup2");
     if (!v2 && !zl_str_is(type, "cgroup"))
-        return;
-    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        return 0;
+    for (int c = 0; c < controllers; c++) {
         bool match = v2 && c == ZL_CONTROLLER_UNIFIED;
         for (struct zl_str o = options; !v2 && o.p && c > 0 && !match;) {
             field = zl_str_cut(o, ',', &o);
             match = zl_str_is(field, controller_names[c]);
         }
-        if (match && !g->dir[c][0])
-            snprintf(g->dir[c], sizeof g->dir[c], "%.*s/%s/%s", ZL_STR_FMT(mountpoint), parent, id);
+        if (match && !g->dir[c][0] &&
+            (size_t)snprintf(g->dir[c], sizeof g->dir[c], "%.*s/%s/%s", ZL_STR_FMT(mountpoint), parent, id) >=
+                sizeof g->dir[c])
+            return -ENAMETOOLONG;
     }
+    return 0;
 }
 
-int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret)
+static int find(const char *parent, const char *id, int controllers, struct zl_cgroup *ret)
 {
     struct zl_cgroup g = { 0 };
     zl_auto_buf text = ZL_BUF_INIT;
     int r = zl_read_file(AT_FDCWD, "/proc/self/mountinfo", 16 << 20, &text);
     if (r < 0)
         return r;
-    for (struct zl_str rest = zl_buf_view(&text); rest.p && rest.n;)
-        take_mount(zl_str_cut(rest, '\n', &rest), parent, id, &g);
+    for (struct zl_str rest = zl_buf_view(&text); rest.p && rest.n && r >= 0;)
+        r = take_mount(zl_str_cut(rest, '\n', &rest), controllers, parent, id, &g);
+    if (r < 0)
+        return r;
     bool v1 = false;
     for (int c = 1; c < ZL_CONTROLLER_COUNT; c++)
         v1 |= g.dir[c][0] != 0;
@@ -100,6 +106,16 @@ int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret)
     g.layout = v1 && v2 ? ZL_CGROUP_HYBRID : v1 ? ZL_CGROUP_V1 : v2 ? ZL_CGROUP_V2 : ZL_CGROUP_NONE;
     *ret = g;
     return 0;
+}
+
+int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret)
+{
+    return find(parent, id, ZL_CONTROLLER_DEVICES, ret);
+}
+
+int zl_cgroup_find_all(const char *parent, const char *id, struct zl_cgroup *ret)
+{
+    return find(parent, id, ZL_CONTROLLER_COUNT, ret);
 }
 
 static bool has_word(const struct zl_buf *b, const char *word)
@@ -121,7 +137,7 @@ static int enable_controllers_in(const char *dir, const struct zl_cgroup_limits 
         const char *name, *on;
         bool needed;
     } wanted[] = { { "memory", "+memory", l->memory_bytes },
-                   { "cpu", "+cpu", l->cpu_quota_us },
+                   { "cpu", "+cpu", l->cpu_quota_us || l->cpu_shares },
                    { "pids", "+pids", l->pids } };
     zl_auto_buf there = ZL_BUF_INIT, on = ZL_BUF_INIT;
     int r = read_value(dir, "cgroup.controllers", &there);
@@ -138,7 +154,7 @@ static int enable_controllers_in(const char *dir, const struct zl_cgroup_limits 
 
 static int enable_controllers(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *l)
 {
-    char above[192];
+    char above[320];
     const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
     const char *tail = strstr(dir, parent);
     if (!tail || tail == dir)
@@ -155,14 +171,17 @@ static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
     int r = 0;
     if (l->memory_bytes) {
         r = write_u64(dir, "memory.max", l->memory_bytes);
-        if (r == 0) /* as a container's memory, not its memory and as much swap again */
-            (void)write_value(dir, "memory.swap.max", "0");
+        uint64_t swap = l->memory_total > (int64_t)l->memory_bytes ? (uint64_t)l->memory_total - l->memory_bytes : 0;
+        if (r == 0 && l->memory_total >= 0) /* as a container's memory, not its memory and as much swap again */
+            (void)write_u64(dir, "memory.swap.max", swap);
     }
     if (r == 0 && l->cpu_quota_us) {
         char text[48];
         snprintf(text, sizeof text, "%llu 100000", (unsigned long long)l->cpu_quota_us);
         r = write_value(dir, "cpu.max", text);
     }
+    if (r == 0 && l->cpu_shares) /* v1's 2 to 262144 on v2's 1 to 10000, as runc and crun do */
+        r = write_u64(dir, "cpu.weight", 1 + (ZL_MAX(l->cpu_shares, UINT64_C(2)) - 2) * 9999 / 262142);
     return r == 0 && l->pids ? write_u64(dir, "pids.max", l->pids) : r;
 }
 
@@ -174,20 +193,24 @@ static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
         return -EOPNOTSUPP;
     if (l->memory_bytes) {
         r = write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.limit_in_bytes", l->memory_bytes);
-        if (r == 0) /* absent without swap accounting */
-            (void)write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.memsw.limit_in_bytes", l->memory_bytes);
+        uint64_t total = l->memory_total > 0 ? (uint64_t)l->memory_total : l->memory_bytes;
+        if (r == 0 && l->memory_total >= 0) /* absent without swap accounting */
+            (void)write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.memsw.limit_in_bytes", total);
     }
     if (r == 0 && l->cpu_quota_us) {
         r = write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.cfs_period_us", 100000);
         r = r < 0 ? r : write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.cfs_quota_us", l->cpu_quota_us);
     }
+    if (r == 0 && l->cpu_shares)
+        r = g->dir[ZL_CONTROLLER_CPU][0] ? write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.shares", l->cpu_shares)
+                                         : -EOPNOTSUPP;
     return r == 0 && l->pids ? write_u64(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids) : r;
 }
 
 int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits)
 {
     if (g->layout == ZL_CGROUP_NONE)
-        return limits->memory_bytes || limits->cpu_quota_us || limits->pids ? -EOPNOTSUPP : 0;
+        return limits->memory_bytes || limits->cpu_quota_us || limits->cpu_shares || limits->pids ? -EOPNOTSUPP : 0;
     for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
         int r = g->dir[c][0] ? zl_mkdir_p(g->dir[c], 0755) : 0;
         if (r < 0)
@@ -260,6 +283,50 @@ static int each_pid(const struct zl_cgroup *g, int signum, unsigned *count)
     for (int c = 0; c < ZL_CONTROLLER_COUNT && r == 0; c++)
         r = g->dir[c][0] ? each_pid_below(g->dir[c], signum, count, 0) : 0;
     return r;
+}
+
+int zl_cgroup_frozen(const struct zl_cgroup *g)
+{
+    const char *unified = g->dir[ZL_CONTROLLER_UNIFIED], *freezer = g->dir[ZL_CONTROLLER_FREEZER];
+    zl_auto_buf b = ZL_BUF_INIT;
+    int r = freezer[0]   ? read_value(freezer, "freezer.state", &b)
+            : unified[0] ? read_value(unified, "cgroup.events", &b)
+                         : -EOPNOTSUPP;
+    if (r < 0)
+        return r;
+    return freezer[0] ? b.p[0] == 'F' /* FROZEN, FREEZING */ : number_after(&b, "frozen") == 1;
+}
+
+int zl_cgroup_freeze(const struct zl_cgroup *g, bool on)
+{
+    const char *unified = g->dir[ZL_CONTROLLER_UNIFIED], *freezer = g->dir[ZL_CONTROLLER_FREEZER];
+    int r = freezer[0]   ? write_value(freezer, "freezer.state", on ? "FROZEN" : "THAWED")
+            : unified[0] ? write_value(unified, "cgroup.freeze", on ? "1" : "0")
+                         : -EOPNOTSUPP;
+    /* v1 says FREEZING until all of them are; a process in the kernel may take its time. */
+    for (int tries = 0; r == 0 && on && tries < 500; tries++) {
+        zl_auto_buf b = ZL_BUF_INIT;
+        if (freezer[0] ? read_value(freezer, "freezer.state", &b) < 0 || strncmp(b.p, "FROZEN", 6) == 0
+                       : zl_cgroup_frozen(g) != 0)
+            return 0;
+        struct timespec ts = { 0, 2000000 };
+        nanosleep(&ts, NULL);
+        if (freezer[0])
+            r = write_value(freezer, "freezer.state", "FROZEN");
+    }
+    return r < 0 ? r : on ? -ETIMEDOUT : 0;
+}
+
+int zl_cgroup_deny_devices(const struct zl_cgroup *g)
+{
+    const char *dir = g->dir[ZL_CONTROLLER_DEVICES];
+    return dir[0] ? write_value(dir, "devices.deny", "a") : -EOPNOTSUPP;
+}
+
+int zl_cgroup_rule_device(const struct zl_cgroup *g, bool allow, const char *rule)
+{
+    const char *dir = g->dir[ZL_CONTROLLER_DEVICES];
+    return dir[0] ? write_value(dir, allow ? "devices.allow" : "devices.deny", rule) : -EOPNOTSUPP;
 }
 
 int zl_cgroup_kill(const struct zl_cgroup *g)
@@ -349,7 +416,7 @@ int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms)
 void zl_cgroup_remove_parent(const char *parent)
 {
     struct zl_cgroup g;
-    if (zl_cgroup_find(parent, "x", &g) < 0)
+    if (zl_cgroup_find_all(parent, "x", &g) < 0)
         return;
     for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
         size_t n = strlen(g.dir[c]);
@@ -406,7 +473,7 @@ int zl_cgroup_oom_kills(const struct zl_cgroup *g, uint64_t *ret)
 
 int zl_cgroup_oom_fd(const struct zl_cgroup *g)
 {
-    char path[320], text[64];
+    char path[400], text[64];
     if (g->layout == ZL_CGROUP_V2) {
         zl_auto_close int in = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
         if (in < 0)

@@ -19,17 +19,20 @@ enum zl_controller {
     ZL_CONTROLLER_CPUACCT,
     ZL_CONTROLLER_PIDS,
     ZL_CONTROLLER_FREEZER,
+    ZL_CONTROLLER_DEVICES, /* this one only where zl_cgroup_find_all is asked */
     ZL_CONTROLLER_COUNT
 };
 
 struct zl_cgroup {
     enum zl_cgroup_layout layout;
-    char dir[ZL_CONTROLLER_COUNT][192]; /* of the group in that hierarchy; "" when the machine has none */
+    char dir[ZL_CONTROLLER_COUNT][320]; /* of the group in that hierarchy; "" when the machine has none */
 };
 
 struct zl_cgroup_limits {
     uint64_t memory_bytes; /* 0: none */
+    int64_t memory_total;  /* memory and swap; 0: no swap; -1: any */
     uint64_t cpu_quota_us; /* per 100,000 µs; 0: none */
+    uint64_t cpu_shares;   /* as v1 counts them, 2 to 262144; 0: the kernel's default */
     uint64_t pids;         /* 0: none */
 };
 
@@ -39,11 +42,19 @@ struct zl_cgroup_stats {
 
 /* Where the group is or would be; makes nothing. */
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
+int zl_cgroup_find_all(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits) ZL_MUST;
 /* The calling process, of one thread, enters the group. `unified`: also in the v2 tree, in which it may be already. */
 int zl_cgroup_enter(const struct zl_cgroup *g, bool unified) ZL_MUST;
 /* The group's folder in the v2 tree, for a process to be made in (CLONE_INTO_CGROUP); -ENOENT when there is none. */
 int zl_cgroup_open_unified(const struct zl_cgroup *g) ZL_MUST;
+/* 1: frozen, 0: not. */
+int zl_cgroup_frozen(const struct zl_cgroup *g) ZL_MUST;
+/* Freezes or thaws; -EOPNOTSUPP where there is no freezer. */
+int zl_cgroup_freeze(const struct zl_cgroup *g, bool on) ZL_MUST;
+/* v1: nothing is allowed but what follows; a line is "c 1:3 rwm". -EOPNOTSUPP without that hierarchy. */
+int zl_cgroup_deny_devices(const struct zl_cgroup *g) ZL_MUST;
+int zl_cgroup_rule_device(const struct zl_cgroup *g, bool allow, const char *rule) ZL_MUST;
 /* SIGKILL to every process in it; once is not enough where cgroup.kill is missing: see zl_cgroup_destroy. */
 int zl_cgroup_kill(const struct zl_cgroup *g);
 /* Any signal, to every process that is in it now. */

@@ -5,13 +5,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { NAME_SIZE = 256, PARTS_MAX = 64 };
+enum { NAME_SIZE = 256, PARTS_MAX = 64, LINKS_MAX = 8 };
 
 /* The next part that is a name, as a string: 1, 0 at the end, or what is wrong with it. */
 static int next_part(struct zl_str *rest, char ret[NAME_SIZE])
@@ -108,4 +110,85 @@ int zl_open_folder_beneath(int dir, const char *path)
         at = next;
     }
     return at;
+}
+
+int zl_open_in_root(int dir, const char *path, int flags)
+{
+    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
+                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    long fd = syscall(SYS_openat2, dir, *path ? path : "/", &how, sizeof how);
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM))
+        return zl_open_beneath(dir, path, flags);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+/* As next_part, but ".." is a part: of a link's text. */
+static int next_part_of_link(struct zl_str *rest, char ret[NAME_SIZE])
+{
+    struct zl_str ahead = *rest;
+    while (ahead.p && ahead.n) {
+        struct zl_str part = zl_str_cut(ahead, '/', &ahead);
+        if (part.n == 0 || zl_str_is(part, "."))
+            continue;
+        if (!zl_str_is(part, ".."))
+            break;
+        *rest = ahead;
+        memcpy(ret, "..", 3);
+        return 1;
+    }
+    return next_part(rest, ret);
+}
+
+/* One part more each time: what is there is resolved by the kernel, what is missing is made in what was resolved. A
+ * link whose end is missing is followed by hand, the same way. */
+static int make_in_root(int dir, const char *path, bool file, unsigned links)
+{
+    char name[NAME_SIZE], so_far[PATH_MAX] = "", target[PATH_MAX], ahead[NAME_SIZE];
+    struct zl_str rest = zl_str(path);
+    size_t n = 0;
+    zl_auto_close int at = zl_openat(dir, ".", O_PATH | O_DIRECTORY, 0);
+    for (unsigned parts = 0; at >= 0; parts++) {
+        int r = next_part_of_link(&rest, name);
+        if (r <= 0)
+            return r < 0 ? r : ZL_TAKE_FD(at);
+        struct zl_str more = rest;
+        bool last = next_part_of_link(&more, ahead) == 0;
+        size_t before = n;
+        int w = snprintf(so_far + n, sizeof so_far - n, "/%s", name);
+        if (parts == PARTS_MAX || w < 0 || (size_t)w >= sizeof so_far - n)
+            return -ENAMETOOLONG;
+        n += (size_t)w;
+        int kind = last && file ? O_PATH : O_PATH | O_DIRECTORY;
+        int next = zl_open_in_root(dir, so_far, kind);
+        if (next == -ENOENT) {
+            ssize_t length = readlinkat(at, name, target, sizeof target - 1);
+            if (length > 0) {
+                target[length] = 0;
+                char whole[2 * PATH_MAX];
+                snprintf(whole, sizeof whole, "%.*s/%s/%.*s", target[0] == '/' ? 0 : (int)before, so_far, target,
+                         ZL_STR_FMT(rest));
+                return links == 0 ? -ELOOP : make_in_root(dir, whole, file, links - 1);
+            }
+            if (last && file) {
+                zl_auto_close int made = zl_openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644);
+                r = made < 0 ? made : 0;
+            } else {
+                r = zl_mkdirat(at, name, 0755);
+            }
+            next = r < 0 ? r : zl_open_in_root(dir, so_far, kind);
+        }
+        (void)zl_close(at);
+        at = next;
+    }
+    return at;
+}
+
+int zl_make_in_root(int dir, const char *path, bool file)
+{
+    char name[NAME_SIZE];
+    struct zl_str rest = zl_str(path);
+    int r;
+    while ((r = next_part(&rest, name)) > 0) { /* ".." is for links only */
+    }
+    return r < 0 ? r : make_in_root(dir, path, file, LINKS_MAX);
 }

@@ -87,14 +87,28 @@ int zl_caps_drop_bounding(uint64_t keep)
     return 0;
 }
 
-int zl_caps_limit(uint64_t caps)
+int zl_caps_set(const struct zl_caps *caps)
 {
     struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct data[2] = { 0 };
-    for (int i = 0; i < 2; i++)
-        data[i].effective = data[i].permitted = (uint32_t)(caps >> (32 * i));
+    for (int i = 0; i < 2; i++) {
+        data[i].effective = (uint32_t)(caps->effective >> (32 * i));
+        data[i].permitted = (uint32_t)(caps->permitted >> (32 * i));
+        data[i].inheritable = (uint32_t)(caps->inheritable >> (32 * i));
+    }
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+    if (syscall(SYS_capset, &head, data) < 0)
+        return -errno;
+    for (int cap = 0; cap < 64; cap++)
+        if (caps->ambient >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+            return -errno;
+    return 0;
+}
+
+int zl_caps_limit(uint64_t caps)
+{
+    struct zl_caps sets = { .effective = caps, .permitted = caps };
+    return zl_caps_set(&sets);
 }
 
 int zl_signal_number(struct zl_str name)

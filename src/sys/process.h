@@ -21,6 +21,11 @@ bool zl_process_dying(pid_t pid);
 /* "SIGQUIT", "quit", "3", "SIGRTMIN+4": 1..64; 0 when it is none. */
 int zl_signal_number(struct zl_str name);
 
-/* Bits by capability number. Sets bounding, permitted, effective; inheritable and ambient are emptied. */
+/* Bits by capability number. */
+struct zl_caps {
+    uint64_t effective, permitted, inheritable, ambient;
+};
+int zl_caps_set(const struct zl_caps *caps) ZL_MUST;
+/* Sets bounding, permitted, effective; inheritable and ambient are emptied. */
 int zl_caps_limit(uint64_t caps) ZL_MUST;
 int zl_caps_drop_bounding(uint64_t keep) ZL_MUST;

@@ -86,6 +86,7 @@ static void encode_job(const struct native *n, const struct zl_rt_spec *spec, st
         .hostname = spec->hostname ? spec->hostname : "",
         .cwd = spec->cwd && *spec->cwd ? spec->cwd : "/",
         .user = spec->user ? spec->user : "",
+        .umask = 0022,
         .cgroup_parent = n->cgroup_parent,
         .memory_bytes = spec->limits.memory_bytes,
         .cpu_quota_us = spec->limits.cpu_millis * 100,

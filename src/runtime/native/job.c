@@ -46,12 +46,13 @@ struct table {
 static const struct row namespace_rows[] = { NUMBER_OF(zl_job_namespace, kind), TEXT_OF(zl_job_namespace, path) };
 static const struct row mount_rows[] = {
     TEXT_OF(zl_job_mount, target), TEXT_OF(zl_job_mount, source), TEXT_OF(zl_job_mount, type), TEXT_OF(zl_job_mount, data),
-    NUMBER_OF(zl_job_mount, flags), NUMBER_OF(zl_job_mount, propagation),
+    NUMBER_OF(zl_job_mount, flags), NUMBER_OF(zl_job_mount, propagation), NUMBER_OF(zl_job_mount, copy_up),
 };
 static const struct row device_rows[] = {
     TEXT_OF(zl_job_device, path), NUMBER_OF(zl_job_device, mode), NUMBER_OF(zl_job_device, major),
     NUMBER_OF(zl_job_device, minor), NUMBER_OF(zl_job_device, uid), NUMBER_OF(zl_job_device, gid),
 };
+static const struct row group_rows[] = { NUMBER_OF(zl_job_group, gid) };
 static const struct row pair_rows[] = { TEXT_OF(zl_job_pair, name), TEXT_OF(zl_job_pair, value) };
 static const struct row rlimit_rows[] = {
     NUMBER_OF(zl_job_rlimit, resource), NUMBER_OF(zl_job_rlimit, soft), NUMBER_OF(zl_job_rlimit, hard),
@@ -61,7 +62,7 @@ static const struct row caps_rows[] = {
     NUMBER_OF(zl_job_caps, inheritable), NUMBER_OF(zl_job_caps, ambient),
 };
 static const struct table namespaces = TABLE(namespace_rows, zl_job_namespace), mounts = TABLE(mount_rows, zl_job_mount),
-                          devices = TABLE(device_rows, zl_job_device), pairs = TABLE(pair_rows, zl_job_pair),
+                          devices = TABLE(device_rows, zl_job_device), pairs = TABLE(pair_rows, zl_job_pair), groups = TABLE(group_rows, zl_job_group),
                           rlimits = TABLE(rlimit_rows, zl_job_rlimit), caps = TABLE(caps_rows, zl_job_caps);
 
 static const struct row job_rows[] = {
@@ -73,12 +74,14 @@ static const struct row job_rows[] = {
     LIST_OF(sysctls, pairs), LIST_OF(rlimits, rlimits), NUMBER_OF(zl_job, no_new_privs),
     { .at = AT(zl_job, seccomp), .kind = BYTES },
     TEXT_OF(zl_job, cgroup_parent), NUMBER_OF(zl_job, memory_bytes), NUMBER_OF(zl_job, cpu_quota_us), NUMBER_OF(zl_job, pids),
+    TEXT_OF(zl_job, domainname), TEXT_OF(zl_job, rootfs), NUMBER_OF(zl_job, root_readonly), NUMBER_OF(zl_job, root_propagation),
+    NUMBER_OF(zl_job, exact_user), LIST_OF(groups, groups), NUMBER_OF(zl_job, umask), TEXT_OF(zl_job, oom_score_adj),
     TEXT_OF(zl_job, netns), TEXT_OF(zl_job, link), NUMBER_OF(zl_job, addr), NUMBER_OF(zl_job, local),
     NUMBER_OF(zl_job, log_max_bytes), NUMBER_OF(zl_job, log_files),
 };
 /* clang-format on */
 static const struct table job_table = TABLE(job_rows, zl_job);
-enum { ROWS_MAX = 32, FILTER_UNIT = 8 /* sizeof(struct sock_filter) */ };
+enum { ROWS_MAX = 48, FILTER_UNIT = 8 /* sizeof(struct sock_filter) */ };
 _Static_assert(ZL_ARRAY_LEN(job_rows) <= ROWS_MAX, "the totals of a table");
 
 static void encode(struct zl_buf *out, const struct table *t, const char *object)

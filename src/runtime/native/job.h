@@ -23,6 +23,7 @@ struct zl_job_mount {
     const char *target, *source, *type, *data; /* target: a path inside the container; type "": a bind mount's */
     uint64_t flags;       /* MS_… of mount(2); the kernel takes most of a bind mount's in a second call */
     uint64_t propagation; /* MS_SHARED, … with MS_REC or not; 0: as it is */
+    uint64_t copy_up;     /* what the target held is copied in */
 };
 
 struct zl_job_device {
@@ -35,6 +36,10 @@ struct zl_job_pair {
     const char *name, *value;
 };
 
+struct zl_job_group {
+    uint64_t gid;
+};
+
 struct zl_job_rlimit {
     uint64_t resource, soft, hard;
 };
@@ -44,11 +49,13 @@ struct zl_job_caps {
 };
 
 struct zl_job {
-    const char *id, *hostname; /* hostname "": unchanged */
-    const char **argv, **env;  /* all such lists: NULL at the end */
+    const char *id, *hostname, *domainname; /* names "": unchanged */
+    const char **argv, **env;               /* all such lists: NULL at the end */
 
-    const char **lowers; /* the root is an overlay of these, top first, absolute, and of upper/ in the working folder */
+    const char *rootfs;  /* the root: this folder; "": an overlay of */
+    const char **lowers; /* these, top first, absolute, and of upper/ in the working folder */
     uint64_t nlowers;
+    uint64_t root_readonly, root_propagation; /* propagation: MS_…; 0: private */
     struct zl_job_namespace *namespaces;
     uint64_t nnamespaces;
     struct zl_job_mount *mounts; /* in this order */
@@ -62,6 +69,12 @@ struct zl_job {
     const char **masked, **readonly; /* paths; what is not there is passed over */
 
     const char *cwd, *user; /* user: "uid[:gid]" or names of the image's passwd and group; "" root */
+    uint64_t
+        exact_user; /* user is "uid:gid", the groups are these, and any user has the capabilities; else root only */
+    struct zl_job_group *groups;
+    uint64_t ngroups;
+    uint64_t umask;
+    const char *oom_score_adj; /* "": unchanged */
     struct zl_job_caps caps;
     struct zl_job_pair *sysctls; /* "net/ipv4/ip_forward" */
     uint64_t nsysctls;

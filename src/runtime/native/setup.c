@@ -128,39 +128,56 @@ static int parent_part(const struct zl_job *job, struct zl_setup *s, struct zl_s
     return read_report(s->report, true, err);
 }
 
-int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, struct zl_setup_error *err)
+/* A pid namespace is joined by the parent, for the child to be made in it. */
+static int join_pid_namespace(const struct zl_job *job, struct zl_setup_error *err)
+{
+    for (uint64_t i = 0; i < job->nnamespaces; i++) {
+        const struct zl_job_namespace *n = &job->namespaces[i];
+        if (n->kind != CLONE_NEWPID || !n->path[0])
+            continue;
+        zl_auto_close int fd = zl_openat(AT_FDCWD, n->path, O_RDONLY, 0);
+        if (fd < 0 || setns(fd, CLONE_NEWPID) < 0)
+            return zl_setup_fail(err, fd < 0 ? fd : -errno, "join the pid namespace %s", n->path);
+    }
+    return 0;
+}
+
+static int make_pipes(int gate[2], int report[2], int out[2], int errs[2], bool own_stdio)
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0 || pipe2(report, O_CLOEXEC) < 0)
+        return -errno;
+    if (own_stdio)
+        out[0] = out[1] = errs[0] = errs[1] = -EBADF;
+    else if (pipe2(out, O_CLOEXEC) < 0 || pipe2(errs, O_CLOEXEC) < 0)
+        return -errno;
+    return 0;
+}
+
+int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, struct zl_setup *ret,
+                    struct zl_setup_error *err)
 {
     struct zl_setup s = { .pidfd = -EBADF, .gate = -EBADF, .report = -EBADF, .out = -EBADF, .err = -EBADF };
     int gate[2], report[2], out[2], errs[2];
-    int r = zl_cgroup_find(job->cgroup_parent, job->id, &s.cgroup);
-    struct zl_cgroup_limits limits = { job->memory_bytes, job->cpu_quota_us, job->pids };
-    r = r < 0 ? r : zl_cgroup_create(&s.cgroup, job->cgroup_parent, &limits);
-    if (r < 0) {
-        ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
-        return zl_setup_fail(err, r, "make the cgroup with its limits");
-    }
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0 || pipe2(report, O_CLOEXEC) < 0 ||
-        pipe2(out, O_CLOEXEC) < 0 || pipe2(errs, O_CLOEXEC) < 0) {
-        r = -errno;
-        ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
+    s.cgroup = *o->cgroup;
+    int r = make_pipes(gate, report, out, errs, o->own_stdio);
+    if (r < 0)
         return zl_setup_fail(err, r, "make the pipes"); /* the caller ends; its descriptors with it */
-    }
     /* A descriptor's mount stays that of our namespace, which overlayfs refuses in another; the working directory is
      * carried over by the kernel. */
-    if (fchdir(dir) < 0) {
-        r = -errno;
-        ZL_IGNORE(zl_cgroup_destroy(&s.cgroup, 1000));
-        return zl_setup_fail(err, r, "enter the instance folder");
-    }
+    if (o->dir >= 0 && fchdir(o->dir) < 0)
+        return zl_setup_fail(err, -errno, "enter the instance folder");
+    r = join_pid_namespace(job, err);
+    if (r < 0)
+        return r;
     bool inside;
     int cgroup = zl_cgroup_open_unified(&s.cgroup); /* none: the child enters the others itself */
     s.pid = clone_process(new_namespaces(job), cgroup, &inside);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0)
+        if (!o->own_stdio && (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0))
             _exit(1);
         zl_close(gate[0]);
-        zl_setup_child(job, &s.cgroup, !inside, gate[1], report[1]);
+        zl_setup_child(job, o, !inside, gate[1], report[1]);
     }
     zl_close(cgroup);
     s.gate = gate[0];
@@ -173,26 +190,30 @@ int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, str
     zl_close(errs[1]);
     r = s.pid < 0 ? zl_setup_fail(err, s.pid, "make the namespaces") : parent_part(job, &s, err);
     if (r < 0) {
-        zl_setup_abort(&s, job->cgroup_parent);
+        zl_setup_abort(&s);
         return r;
     }
     *ret = s;
     return 0;
 }
 
+int zl_setup_await(int gate, int report, struct zl_setup_error *err)
+{
+    if (zl_write_full(gate, "s", 1) < 0)
+        return zl_setup_fail(err, -EPIPE, "open the start gate");
+    return read_report(report, false, err);
+}
+
 int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err)
 {
-    if (zl_write_full(s->gate, "s", 1) < 0)
-        return zl_setup_fail(err, -EPIPE, "open the start gate");
-    int r = read_report(s->report, false, err);
+    int r = zl_setup_await(s->gate, s->report, err);
     s->gate = zl_close(s->gate);
     s->report = zl_close(s->report);
     return r;
 }
 
-void zl_setup_abort(struct zl_setup *s, const char *cgroup_parent)
+void zl_setup_abort(struct zl_setup *s)
 {
-    (void)cgroup_parent;
     s->gate = zl_close(s->gate);
     if (s->pid > 0) {
         (void)kill(s->pid, SIGKILL);

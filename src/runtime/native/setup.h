@@ -1,7 +1,7 @@
 /*
  * Container set-up: from a job to a process that waits at the start gate inside its namespaces, rooted in an overlay of
  * its layers. Linked into zl-shim (and later zl-oci): base and sys only. The caller must be single-threaded.
- * The child runs to the gate, reports, waits for zl_setup_start, drops its rights and execs.
+ * The child runs to the gate, reports, waits to be started, drops its rights and execs.
  * Owns: the caller owns the zl_setup until zl_setup_abort or the child's end. Fails: a step's name and an errno.
  */
 #pragma once
@@ -26,23 +26,38 @@ struct zl_setup {
     uint64_t start_time;
 };
 
-/* Makes everything up to the gate. `dir`: the instance folder, which has upper/, work/ and merged/; it becomes the
- * working directory. */
-int zl_setup_create(const struct zl_job *job, int dir, struct zl_setup *ret, struct zl_setup_error *err) ZL_MUST;
+struct zl_setup_options {
+    int dir;                        /* the instance folder, which has upper/, work/ and merged/: it becomes the working
+                                       directory; negative: the job has a rootfs */
+    const struct zl_cgroup *cgroup; /* made, with its limits */
+    bool own_stdio;                 /* the program gets ours, not pipes */
+    int starter; /* a listening socket: the child waits there, not at the gate, and does not end with us; the
+                    one who connects is told as by zl_setup_await. Negative: the gate. */
+};
+
+/* Makes everything up to the gate. */
+int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *options, struct zl_setup *ret,
+                    struct zl_setup_error *err) ZL_MUST;
+/* Sends the start to a gate or a connection to a starter; waits until the program runs or has failed to. */
+int zl_setup_await(int gate, int report, struct zl_setup_error *err) ZL_MUST;
 /* Opens the gate and waits until the program runs or has failed to. */
 int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err) ZL_MUST;
 /* Kills and reaps the child, removes the cgroup, closes everything. */
-void zl_setup_abort(struct zl_setup *s, const char *cgroup_parent);
+void zl_setup_abort(struct zl_setup *s);
 
 /* What runs in the child, which enters the group first; `unified`: in the v2 tree, too, as it was not made in there. */
-ZL_NORETURN void zl_setup_child(const struct zl_job *job, const struct zl_cgroup *cgroup, bool unified, int gate,
-                                int report);
+ZL_NORETURN void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *options, bool unified,
+                                int gate, int report);
 /* Rights, user and program for a process that is inside the container already; returns only on failure. */
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
 /* The job's rlimits, of the calling process. */
 int zl_setup_limits(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
+/* Whether there is a program to run, in the container, as root sees it. */
+int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
 /* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */
 int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
 /* Closes every descriptor from 3 on but these. */
 void zl_setup_close_others(const int *keep, size_t n);
+/* Copies what the folder `from` holds into `to`, and its owner and mode: both of a mount's making (tmpcopyup). */
+int zl_setup_copy_up(int from, int to) ZL_MUST;
 int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...) ZL_PRINTF(3, 4);

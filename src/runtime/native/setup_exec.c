@@ -104,15 +104,42 @@ static int resolve(const char *spec, struct identity *id, struct zl_setup_error 
     return 0;
 }
 
+/* "uid:gid", numbers, and the job's groups: nothing of the image has a say. */
+static int exact(const struct zl_job *job, struct identity *id, struct zl_setup_error *err)
+{
+    struct zl_str gid, uid = zl_str_cut(zl_str(job->user), ':', &gid);
+    if (zl_parse_u64(uid, 0, UINT32_MAX - 1, &id->uid) < 0 || zl_parse_u64(gid, 0, UINT32_MAX - 1, &id->gid) < 0)
+        return zl_setup_fail(err, -EINVAL, "become the user %s", job->user);
+    if (job->ngroups > ZL_ARRAY_LEN(id->groups))
+        return zl_setup_fail(err, -E2BIG, "take on %llu groups", (unsigned long long)job->ngroups);
+    for (uint64_t i = 0; i < job->ngroups; i++)
+        id->groups[id->ngroups++] = (gid_t)job->groups[i].gid;
+    snprintf(id->home, sizeof id->home, "/");
+    zl_auto_buf passwd = ZL_BUF_INIT;
+    read_database("/etc/passwd", &passwd);
+    for (struct zl_str rest = zl_buf_view(&passwd); rest.p && rest.n;) {
+        struct zl_str line = zl_str_cut(rest, '\n', &rest), home = field(line, 5);
+        if (!zl_str_eq(field(line, 2), uid) || !home.p || !home.n || home.n >= sizeof id->home)
+            continue;
+        snprintf(id->home, sizeof id->home, "%.*s", ZL_STR_FMT(home));
+        break;
+    }
+    return 0;
+}
+
 static int drop_rights(const struct zl_job *job, const struct identity *id, struct zl_setup_error *err)
 {
+    struct zl_caps caps = { job->caps.effective, job->caps.permitted, job->caps.inheritable, job->caps.ambient };
+    struct zl_caps none = { 0 };
+    if (job->exact_user && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+        return zl_setup_fail(err, -errno, "keep the capabilities");
     int r = zl_caps_drop_bounding(job->caps.bounding);
     if (r < 0)
         return zl_setup_fail(err, r, "limit the capabilities");
     if (setgroups(id->ngroups, id->groups) < 0 || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
         setresuid((uid_t)id->uid, (uid_t)id->uid, (uid_t)id->uid) < 0)
         return zl_setup_fail(err, -errno, "become user %llu", (unsigned long long)id->uid);
-    r = zl_caps_limit(id->uid == 0 ? job->caps.effective : 0);
+    r = zl_caps_set(job->exact_user || id->uid == 0 ? &caps : &none);
     if (r < 0)
         return zl_setup_fail(err, r, "set the capabilities");
     if (job->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -205,6 +232,15 @@ static int make_folders(const char *path)
     return 0;
 }
 
+int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err)
+{
+    char program[4096];
+    if (job->cwd[0] && chdir(job->cwd) < 0 && errno != ENOENT)
+        return zl_setup_fail(err, -errno, "enter the working folder %.80s", job->cwd);
+    int r = find_program(job, job->argv[0], program, sizeof program, err);
+    return chdir("/") < 0 && r == 0 ? zl_setup_fail(err, -errno, "enter the root") : r;
+}
+
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err)
 {
     struct identity id = { 0 };
@@ -213,13 +249,16 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_s
     size_t n = 0;
     if (!argv[0])
         return zl_setup_fail(err, ZL_E_NO_COMMAND, "run nothing: there is no command");
-    int r = resolve(job->user, &id, err);
+    int r = job->exact_user ? exact(job, &id, err) : resolve(job->user, &id, err);
     if (r < 0)
         return r;
     const char *cwd = job->cwd[0] ? job->cwd : "/";
     if (chdir(cwd) < 0 && !(errno == ENOENT && make_folders(cwd) == 0 && chdir(cwd) == 0))
         return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);
-    r = drop_rights(job, &id, err);
+    /* Without no_new_privs it takes a capability, which is about to go; with it, the later the fewer calls it must
+     * allow. */
+    r = job->no_new_privs ? 0 : load_filter(job, err);
+    r = r < 0 ? r : drop_rights(job, &id, err);
     r = r < 0 ? r : find_program(job, argv[0], program, sizeof program, err);
     if (r < 0)
         return r;
@@ -230,12 +269,13 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_s
         env[n++] = home;
     }
     env[n] = NULL;
+    umask((mode_t)job->umask);
     default_signals();
     /* Nothing of the host stays open in the container (CVE-2024-21626). */
     if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
         for (int fd = 3; fd < 1024; fd++)
             (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    r = load_filter(job, err);
+    r = job->no_new_privs ? load_filter(job, err) : 0;
     if (r < 0)
         return r;
     execve(program, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);

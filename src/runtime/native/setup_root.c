@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -51,7 +51,8 @@ static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *e
     zl_close(mnt);
     if (code == 0)
         return 0;
-    return zl_setup_fail(err, code, "mount an overlay of %u layers (more than 30 need Linux 6.5)", (unsigned)job->nlowers);
+    return zl_setup_fail(err, code, "mount an overlay of %u layers (more than 30 need Linux 6.5)",
+                         (unsigned)job->nlowers);
 #else
     return zl_setup_fail(err, -ENOSYS, "mount an overlay of %u layers", (unsigned)job->nlowers);
 #endif
@@ -96,6 +97,12 @@ static int make_devices(const struct zl_job *job, int root, struct zl_setup_erro
         const char *name;
         zl_auto_close int dir = open_above(root, d->path, &name);
         int r = dir < 0 ? dir : 0;
+        struct stat there;
+        /* One that is there already (a bind mount's) stays, when it is the same device. */
+        if (r == 0 && fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+            (there.st_mode & S_IFMT) == (d->mode & S_IFMT) &&
+            there.st_rdev == makedev((unsigned)d->major, (unsigned)d->minor))
+            continue;
         if (r == 0 &&
             (mknodat(dir, name, (mode_t)d->mode, makedev((unsigned)d->major, (unsigned)d->minor)) < 0 ||
              fchmodat(dir, name, d->mode & 07777, 0) < 0 ||
@@ -107,7 +114,7 @@ static int make_devices(const struct zl_job *job, int root, struct zl_setup_erro
     for (uint64_t i = 0; i < job->nlinks; i++) {
         const char *name;
         zl_auto_close int dir = open_above(root, job->links[i].name, &name);
-        int r = dir < 0 ? dir : symlinkat(job->links[i].value, dir, name) < 0 ? -errno : 0;
+        int r = dir < 0 ? dir : symlinkat(job->links[i].value, dir, name) < 0 && errno != EEXIST ? -errno : 0;
         if (r < 0)
             return zl_setup_fail(err, r, "link %s", job->links[i].name);
     }
@@ -132,41 +139,72 @@ static int write_files(const struct zl_job *job, int root, struct zl_setup_error
     return 0;
 }
 
-/*
- * The type "cgroup": the hierarchies as seen from the container's own cgroup namespace; programs size themselves by
- * them. What the machine does not have is left out.
- */
-static int mount_cgroups(int root, const struct zl_job_mount *m)
+static int bind_cgroup(int root, const char *path, const char *group, unsigned long flags)
 {
-    static const char *const v1[] = { "memory", "cpu", "cpuacct", "pids", "freezer" };
+    zl_auto_close int target = zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
+    int r = target < 0 ? target : mount_on(target, group, NULL, MS_BIND, NULL);
+    zl_auto_close int top = r < 0 ? r : zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
+    return top < 0 ? top : mount_on(top, NULL, NULL, MS_BIND | MS_REMOUNT | flags, NULL);
+}
+
+/*
+ * The type "cgroup": the container's own groups, by which programs size themselves: as its cgroup namespace shows them,
+ * or, without one, bound one by one, as a mount of the hierarchy would show the machine's. What the machine does not
+ * have is left out.
+ */
+static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl_cgroup *g, bool own_namespace)
+{
+    static const char *const names[ZL_CONTROLLER_COUNT] = {
+        "", "memory", "cpu", "cpuacct", "pids", "freezer", "devices"
+    };
     zl_auto_close int at = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
     if (at < 0)
         return at == -ENOENT ? 0 : at;
-    zl_auto_buf controllers = ZL_BUF_INIT;
-    ZL_IGNORE(zl_read_file(AT_FDCWD, "/proc/self/cgroup", 1 << 16, &controllers));
-    bool hierarchies = controllers.p && memmem(controllers.p, controllers.n, ":memory:", 8);
-    if (!hierarchies) {
-        int r = mount_on(at, "cgroup", "cgroup2", m->flags, NULL);
-        return r == -ENODEV ? 0 : r;
-    }
+    if (g->layout == ZL_CGROUP_V2)
+        return own_namespace ? mount_on(at, "cgroup", "cgroup2", m->flags, NULL)
+                             : bind_cgroup(root, m->target, g->dir[ZL_CONTROLLER_UNIFIED], m->flags);
     int r = mount_on(at, "tmpfs", "tmpfs", m->flags & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
-    for (size_t i = 0; i < ZL_ARRAY_LEN(v1) && r == 0; i++) {
+    for (int c = 1; c < ZL_CONTROLLER_COUNT && r == 0; c++) {
         char path[4096];
-        snprintf(path, sizeof path, "%s/%s", m->target, v1[i]);
+        if (!g->dir[c][0])
+            continue;
+        snprintf(path, sizeof path, "%s/%s", m->target, names[c]);
         zl_auto_close int dir = zl_open_folder_beneath(root, path);
-        if (dir >= 0)
-            ZL_IGNORE(mount_on(dir, "cgroup", "cgroup", m->flags, v1[i]));
+        r = dir < 0         ? dir
+            : own_namespace ? mount_on(dir, "cgroup", "cgroup", m->flags, names[c])
+                            : bind_cgroup(root, path, g->dir[c], m->flags);
     }
     zl_auto_close int top = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
     return r < 0 ? r : top < 0 ? top : mount_on(top, NULL, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL);
 }
 
-static int make_mount(const struct zl_job_mount *m, int root)
+static int make_mount(const struct zl_job_mount *m, int root, const struct zl_cgroup *g, bool own_cgroups)
 {
     if (zl_streq(m->type, "cgroup"))
-        return mount_cgroups(root, m);
-    zl_auto_close int target = zl_open_folder_beneath(root, m->target);
-    return target < 0 ? target : mount_on(target, m->source, m->type, m->flags, m->data[0] ? m->data : NULL);
+        return mount_cgroups(root, m, g, own_cgroups);
+    bool bind = m->flags & MS_BIND, file = false;
+    struct stat st;
+    if (bind && stat(m->source, &st) < 0)
+        return -errno;
+    file = bind && !S_ISDIR(st.st_mode);
+    /* What programs trust to be the kernel's is mounted where it is said, and nowhere that a link leads to. */
+    bool strict = zl_streq(m->type, "proc") || zl_streq(m->type, "sysfs");
+    zl_auto_close int target =
+        strict ? zl_open_folder_beneath(root, m->target) : zl_make_in_root(root, m->target, file);
+    unsigned long first = bind ? m->flags & (MS_BIND | MS_REC) : m->flags, more = bind ? m->flags & ~first : 0;
+    int r =
+        target < 0 ? target : mount_on(target, m->source, bind ? NULL : m->type, first, m->data[0] ? m->data : NULL);
+    if (r < 0 || (!more && !m->propagation && !m->copy_up))
+        return r;
+    zl_auto_close int top =
+        strict ? zl_open_beneath(root, m->target, O_PATH) : zl_open_in_root(root, m->target, O_PATH);
+    if (top >= 0 && m->copy_up) {
+        r = zl_setup_copy_up(target, top);
+        if (r < 0)
+            return r;
+    }
+    r = top < 0 ? top : more ? mount_on(top, NULL, NULL, MS_BIND | MS_REMOUNT | more, NULL) : 0;
+    return r < 0 || !m->propagation ? r : mount_on(top, NULL, NULL, m->propagation, NULL);
 }
 
 static int bring_lo_up(void)
@@ -176,18 +214,33 @@ static int bring_lo_up(void)
     return lo < 0 ? lo : zl_link_up(nl, (unsigned)lo);
 }
 
-static int make_root(const struct zl_job *job, struct zl_setup_error *err)
+static bool is_new(const struct zl_job *job, uint64_t kind)
 {
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        return zl_setup_fail(err, -errno, "make the mounts private");
-    int r = mount_overlay(job, err);
+    for (uint64_t i = 0; i < job->nnamespaces; i++)
+        if (job->namespaces[i].kind == kind)
+            return !job->namespaces[i].path[0];
+    return false;
+}
+
+static int make_root(const struct zl_job *job, const struct zl_cgroup *g, struct zl_setup_error *err)
+{
+    /* Nothing of ours is seen outside; what is mounted outside is seen here only where the job wants that. */
+    uint64_t propagation = job->root_propagation ? job->root_propagation : MS_REC | MS_PRIVATE;
+    bool outward = propagation & (MS_SHARED | MS_UNBINDABLE);
+    if (mount(NULL, "/", NULL, outward ? MS_REC | MS_SLAVE : propagation, NULL) < 0)
+        return zl_setup_fail(err, -errno, "set the propagation of the mounts");
+    const char *at = job->rootfs[0] ? job->rootfs : "merged";
+    int r =
+        job->rootfs[0]
+            ? mount(at, at, NULL, MS_BIND | MS_REC, NULL) < 0 ? zl_setup_fail(err, -errno, "bind the root %s", at) : 0
+            : mount_overlay(job, err);
     if (r < 0)
         return r;
-    zl_auto_close int root = zl_openat(AT_FDCWD, "merged", O_PATH | O_DIRECTORY, 0);
+    zl_auto_close int root = zl_openat(AT_FDCWD, at, O_PATH | O_DIRECTORY, 0);
     if (root < 0)
         return zl_setup_fail(err, root, "open the root");
     for (uint64_t i = 0; i < job->nmounts; i++) {
-        r = make_mount(&job->mounts[i], root);
+        r = make_mount(&job->mounts[i], root, g, is_new(job, CLONE_NEWCGROUP));
         if (r < 0)
             return zl_setup_fail(err, r, "mount %s", job->mounts[i].target);
     }
@@ -197,6 +250,8 @@ static int make_root(const struct zl_job *job, struct zl_setup_error *err)
         return r;
     if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return zl_setup_fail(err, -errno, "pivot into the root");
+    if (outward && mount(NULL, "/", NULL, propagation, NULL) < 0)
+        return zl_setup_fail(err, -errno, "set the propagation of the root");
     return 0;
 }
 
@@ -237,26 +292,56 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
-static bool is_new(const struct zl_job *job, uint64_t kind)
+static int set_oom_score(const struct zl_job *job, struct zl_setup_error *err)
 {
-    for (uint64_t i = 0; i < job->nnamespaces; i++)
-        if (job->namespaces[i].kind == kind)
-            return !job->namespaces[i].path[0];
-    return false;
+    if (!job->oom_score_adj[0])
+        return 0;
+    zl_auto_close int fd = zl_openat(AT_FDCWD, "/proc/self/oom_score_adj", O_WRONLY, 0);
+    int r = fd < 0 ? fd : zl_write_full(fd, job->oom_score_adj, strlen(job->oom_score_adj));
+    return r < 0 ? zl_setup_fail(err, r, "set the OOM score to %s", job->oom_score_adj) : 0;
 }
 
-static int to_the_gate(const struct zl_job *job, int gate, struct zl_setup_error *err)
+static int join_namespaces(const struct zl_job *job, struct zl_setup_error *err)
+{
+    int last = -EBADF;
+    const char *path = "";
+    for (uint64_t i = 0; i < job->nnamespaces; i++) {
+        const struct zl_job_namespace *n = &job->namespaces[i];
+        if (!n->path[0] || n->kind == CLONE_NEWPID)
+            continue;
+        int fd = zl_openat(AT_FDCWD, n->path, O_RDONLY, 0);
+        path = n->path;
+        if (n->kind == CLONE_NEWNS) { /* in it, the other paths mean something else */
+            last = fd;
+            continue;
+        }
+        if (fd < 0 || setns(fd, (int)n->kind) < 0)
+            return zl_setup_fail(err, fd < 0 ? fd : -errno, "join the namespace %s", n->path);
+        zl_close(fd);
+    }
+    if (last >= 0 && setns(last, CLONE_NEWNS) < 0)
+        return zl_setup_fail(err, -errno, "join the mount namespace %s", path);
+    zl_close(last);
+    return 0;
+}
+
+static int to_the_gate(const struct zl_job *job, const struct zl_cgroup *g, int gate, struct zl_setup_error *err)
 {
     char go;
     if (zl_read_full(gate, &go, 1) != 1)
         _exit(1);
+    int r = join_namespaces(job, err);
+    if (r < 0)
+        return r;
     if (is_new(job, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
         return zl_setup_fail(err, -errno, "make the cgroup namespace");
     if (job->hostname[0] && sethostname(job->hostname, strlen(job->hostname)) < 0)
         return zl_setup_fail(err, -errno, "set the host name");
+    if (job->domainname[0] && setdomainname(job->domainname, strlen(job->domainname)) < 0)
+        return zl_setup_fail(err, -errno, "set the domain name");
     (void)setsid();
     umask(0022);
-    int r = is_new(job, CLONE_NEWNET) ? bring_lo_up() : 0;
+    r = is_new(job, CLONE_NEWNET) ? bring_lo_up() : 0;
     if (r < 0)
         return zl_setup_fail(err, r, "bring lo up");
     for (uint64_t i = 0; i < job->nsysctls; i++) {
@@ -264,9 +349,13 @@ static int to_the_gate(const struct zl_job *job, int gate, struct zl_setup_error
         if (r < 0)
             return zl_setup_fail(err, r, "set the sysctl %s", job->sysctls[i].name);
     }
-    r = make_root(job, err);
+    r = set_oom_score(job, err);
+    r = r < 0 ? r : make_root(job, g, err);
     r = r < 0 ? r : zl_setup_limits(job, err);
-    return r < 0 ? r : hide_paths(job, err);
+    r = r < 0 ? r : hide_paths(job, err);
+    if (r == 0 && job->root_readonly && mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
+        return zl_setup_fail(err, -errno, "make the root read-only");
+    return r;
 }
 
 static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
@@ -276,22 +365,32 @@ static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
     _exit(1);
 }
 
-void zl_setup_child(const struct zl_job *job, const struct zl_cgroup *cgroup, bool unified, int gate, int report)
+void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, bool unified, int gate, int report)
 {
     struct zl_setup_error err = { 0 };
     int at_the_gate = 0;
     char start;
-    const int keep[] = { gate, report };
+    const int keep[] = { gate, report, o->starter };
     /* The shim's lock above all: held here it would outlive a killed shim. */
     zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    int r = zl_cgroup_enter(cgroup, unified);
+    if (o->starter < 0)
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    int r = zl_cgroup_enter(o->cgroup, unified);
     if (r < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the cgroup"));
-    if (r < 0 || to_the_gate(job, gate, &err) < 0)
+    if (r < 0 || to_the_gate(job, o->cgroup, gate, &err) < 0 ||
+        (o->starter >= 0 && zl_setup_check_program(job, &err) < 0))
         give_up(report, &err);
-    if (zl_write_full(report, &at_the_gate, sizeof at_the_gate) < 0 || zl_read_full(gate, &start, 1) != 1)
+    if (zl_write_full(report, &at_the_gate, sizeof at_the_gate) < 0)
+        _exit(1);
+    if (o->starter >= 0) {
+        zl_close(report);
+        zl_close(gate);
+        gate = report = accept4(o->starter, NULL, NULL, SOCK_CLOEXEC);
+        zl_close(o->starter);
+    }
+    if (gate < 0 || zl_read_full(gate, &start, 1) != 1)
         _exit(1);
     ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
     give_up(report, &err);

@@ -113,9 +113,73 @@ static void the_same_without_openat2(void **state)
     assert_int_equal(blocked_run(check_folders, calls, 1), 0);
 }
 
+/* Links are followed and stay inside; what is missing is made where they lead. */
+static int in_root(void)
+{
+    static const struct {
+        const char *path, *made; /* where it then is, below top/ */
+        bool file;
+    } makes[] = {
+        { "/new/deep/folder", "tree/new/deep/folder", false },
+        { "absolute/made", "tree/etc/made", false }, /* -> /etc, which is ours, not the machine's */
+        { "out/passwd", "tree/etc/passwd", true },   /* -> ../../../etc */
+        { "a/up/a/b/more", "tree/a/b/more", false },
+        { "dangling/x/y", "tree/a/nowhere/x/y", false }, /* -> a/./up/a/nowhere */
+        { "file", "tree/file", true },
+    };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(makes); i++) {
+        char where[200];
+        struct stat want, have;
+        zl_auto_close int fd = zl_make_in_root(tree, makes[i].path, makes[i].file);
+        zl_auto_close int again = zl_open_in_root(tree, makes[i].path, O_PATH);
+        snprintf(where, sizeof where, "%s/%s", top, makes[i].made);
+        if (fd < 0 || again < 0 || fstat(fd, &have) < 0 || lstat(where, &want) < 0 || have.st_ino != want.st_ino ||
+            S_ISREG(have.st_mode) != makes[i].file)
+            return (int)i + 1;
+    }
+    static const struct {
+        const char *path;
+        int error;
+    } refused[] = { { "../x", -EXDEV }, { "a/../x", -EXDEV }, { "file/x", -ENOTDIR }, { "loop/x", -ELOOP } };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(refused); i++)
+        if (zl_make_in_root(tree, refused[i].path, false) != refused[i].error)
+            return 100 + (int)i;
+    return 0;
+}
+
+static void paths_in_a_root(void **state)
+{
+    (void)state;
+    zl_auto_close int dir = zl_openat(AT_FDCWD, top, O_RDONLY | O_DIRECTORY, 0);
+    assert_int_equal(symlinkat("a/./up/a/nowhere", dir, "tree/dangling"), 0);
+    assert_int_equal(symlinkat("loop", dir, "tree/loop"), 0);
+    int fd = zl_open_in_root(tree, "/", O_PATH | O_DIRECTORY);
+    if (fd < 0)
+        skip();
+    zl_close(fd);
+    assert_int_equal(in_root(), 0);
+}
+
+/* Without openat2 no link is followed. */
+static int in_root_without_openat2(void)
+{
+    zl_auto_close int fd = zl_make_in_root(tree, "plain/folder", false);
+    if (fd < 0)
+        return __LINE__;
+    return zl_make_in_root(tree, "out/x", false) == -ELOOP ? 0 : __LINE__;
+}
+
+static void paths_in_a_root_without_openat2(void **state)
+{
+    static const long calls[] = { SYS_openat2 };
+    (void)state;
+    assert_int_equal(blocked_run(in_root_without_openat2, calls, 1), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(opens_below_only),
-                                        cmocka_unit_test(the_same_without_openat2) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(opens_below_only), cmocka_unit_test(the_same_without_openat2),
+                                        cmocka_unit_test(paths_in_a_root),
+                                        cmocka_unit_test(paths_in_a_root_without_openat2) };
     return cmocka_run_group_tests(tests, make_tree, remove_test_tree);
 }

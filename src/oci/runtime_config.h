@@ -1,0 +1,104 @@
+/*
+ * A bundle's config.json (OCI runtime-spec 1.0 to 1.3: config.md, config-linux.md). Members that the specification has
+ * and this does not do yet are refused by name; members that it does not have are passed over, as it demands.
+ * Thread: any. Owns: the decoder's arena owns what is decoded. Fails: ZL_E_INVALID, ZL_E_PARSE with the first problem.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "codec/fields.h"
+
+struct zl_oci_id_list {
+    int64_t *v;
+    unsigned n;
+};
+
+struct zl_oci_rlimit {
+    const char *type; /* RLIMIT_NOFILE */
+    uint64_t soft, hard;
+};
+
+struct zl_oci_process {
+    bool terminal, no_new_privileges, has_oom_score_adj;
+    int64_t uid, gid, umask; /* umask -1: 022 */
+    struct zl_oci_id_list groups;
+    struct zl_strings args, env;
+    const char *cwd;
+    struct {
+        struct zl_strings bounding, effective, permitted, inheritable, ambient;
+    } caps;
+    struct zl_items rlimits; /* of struct zl_oci_rlimit */
+    int64_t oom_score_adj;
+};
+
+struct zl_oci_mount {
+    const char *destination, *type, *source;
+    struct zl_strings options;
+};
+
+struct zl_oci_namespace {
+    const char *type, *path; /* path NULL: a new one */
+};
+
+struct zl_oci_device {
+    const char *type, *path;
+    int64_t major, minor, file_mode, uid, gid; /* file_mode -1: 0666 */
+};
+
+struct zl_oci_device_rule {
+    bool allow;
+    const char *type, *access;
+    int64_t major, minor; /* -1: any */
+};
+
+struct zl_oci_seccomp_arg {
+    int64_t index;
+    uint64_t value, value_two;
+    const char *op;
+};
+
+struct zl_oci_seccomp_rule {
+    struct zl_strings names;
+    const char *action;
+    int64_t errno_ret; /* -1: not said */
+    struct zl_items args;
+};
+
+struct zl_oci_seccomp {
+    const char *default_action; /* NULL: there is no filter */
+    int64_t default_errno_ret;  /* -1: not said */
+    struct zl_strings architectures, flags;
+    struct zl_items rules; /* of struct zl_oci_seccomp_rule */
+};
+
+struct zl_oci_pair {
+    const char *key, *value;
+};
+
+struct zl_oci_runtime {
+    const char *version, *hostname, *domainname, *root;
+    bool root_readonly, has_process;
+    struct zl_oci_process process;
+    struct zl_items mounts;
+    struct zl_items annotations; /* of struct zl_oci_pair */
+    struct {
+        struct zl_items namespaces, devices, sysctl;
+        const char *cgroups_path, *rootfs_propagation;
+        struct zl_strings masked, readonly;
+        struct zl_oci_seccomp seccomp;
+        struct {
+            struct zl_items devices;
+            int64_t memory_limit, memory_swap, pids_limit, cpu_quota, cpu_shares; /* 0: not said; -1: none */
+            uint64_t cpu_period;
+        } resources;
+    } linux_;
+};
+
+enum { ZL_OCI_CONFIG_MAX = 4 << 20 };
+
+/* Decodes and checks what can be checked without a machine. */
+int zl_oci_runtime_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci_runtime **ret,
+                         struct zl_err *err) ZL_MUST;
+/* The member `process` alone, as `exec --process` takes it. */
+int zl_oci_process_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci_process **ret,
+                         struct zl_err *err) ZL_MUST;

@@ -1,0 +1,135 @@
+/* exec: one more process in a running container, with the rights of its document. */
+#include "ocirun/ocirun.h"
+
+#include "base/fd.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What --process says; else the container's own process with the command in its place. */
+static int find_process(struct ocirun *r, struct zl_oci_runtime *c, struct zl_oci_process **ret)
+{
+    if (r->o.process) {
+        zl_auto_buf text = ZL_BUF_INIT;
+        struct zl_decoder d;
+        int e = zl_read_file(AT_FDCWD, r->o.process, ZL_OCI_CONFIG_MAX + 1, &text);
+        if (e < 0)
+            return zl_fail(&r->err, e, "read %s", r->o.process);
+        zl_decoder_init(&d, &r->arena);
+        e = zl_oci_process_parse(&d, zl_buf_view(&text), ret, &r->err);
+        zl_decoder_done(&d);
+        return e < 0 ? zl_wrap(&r->err, e, "%s", r->o.process) : 0;
+    }
+    if (r->o.command.n == 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "exec takes an id and a command, or --process");
+    struct zl_oci_process *p = &c->process;
+    p->args = r->o.command;
+    p->terminal = false;
+    if (r->o.cwd)
+        p->cwd = r->o.cwd;
+    const char **env = zl_arena_alloc(&r->arena, (p->env.n + r->o.env.n + 1) * sizeof *env);
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->env.n; i++)
+        env[n++] = p->env.v[i];
+    for (unsigned i = 0; i < r->o.env.n; i++)
+        env[n++] = r->o.env.v[i];
+    p->env = (struct zl_strings){ env, n };
+    *ret = p;
+    return 0;
+}
+
+static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
+{
+    ZL_IGNORE(zl_write_full(report, err, sizeof *err));
+    _exit(1);
+}
+
+/* Enters the container and makes the process there, as a sibling of its own: the caller stays outside and waits for it.
+ */
+static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *g, pid_t container, int announce,
+                              int report)
+{
+    struct zl_setup_error err = { 0 };
+    const int keep[] = { announce, report };
+    /* Not for a process of the container to look into or to hold, while it is on its way in (CVE-2016-9962). */
+    int r = prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? zl_setup_fail(&err, -errno, "hide from the container") : 0;
+    zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
+    if (r == 0 && (r = zl_cgroup_enter(g, true)) < 0)
+        ZL_IGNORE(zl_setup_fail(&err, r, "enter the container's cgroup"));
+    r = r < 0 ? r : zl_setup_limits(job, &err);
+    r = r < 0 ? r : zl_setup_enter(container, &err);
+    long pid = r < 0 ? r : syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (pid == 0) {
+        ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
+        give_up(report, &err);
+    }
+    if (r == 0 && pid < 0)
+        ZL_IGNORE(zl_setup_fail(&err, -errno, "make a process in the container"));
+    if (pid < 0)
+        give_up(report, &err);
+    int announced = (int)pid;
+    ZL_IGNORE(zl_write_full(announce, &announced, sizeof announced));
+    _exit(0);
+}
+
+static int spawn(struct ocirun *r, const struct zl_job *job, const struct zl_cgroup *g, pid_t container)
+{
+    struct zl_setup_error err;
+    int announce[2], report[2], pid = 0;
+    if (pipe2(announce, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0)
+        return zl_fail(&r->err, -errno, "make the pipes");
+    pid_t helper = fork();
+    if (helper == 0)
+        enter(job, g, container, announce[1], report[1]);
+    if (helper < 0)
+        return zl_fail(&r->err, -errno, "make the helper");
+    zl_close(announce[1]);
+    zl_close(report[1]);
+    bool announced = zl_read_full(announce[0], &pid, sizeof pid) == (ssize_t)sizeof pid;
+    while (waitpid(helper, NULL, 0) < 0 && errno == EINTR) {
+    }
+    bool failed = zl_read_full(report[0], &err, sizeof err) == (ssize_t)sizeof err; /* it ends when the program runs */
+    err.step[sizeof err.step - 1] = 0;
+    zl_close(announce[0]);
+    zl_close(report[0]);
+    if (!failed && announced)
+        return pid;
+    if (announced)
+        (void)ocirun_wait(pid);
+    return failed ? ocirun_setup_error(r, &err) : zl_fail(&r->err, ZL_E_RUNTIME, "the helper ended without a word");
+}
+
+int ocirun_exec(struct ocirun *r, const char *id)
+{
+    struct ocirun_state *s;
+    struct zl_oci_runtime *c;
+    struct zl_oci_process *process;
+    struct zl_job job;
+    struct zl_cgroup g;
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, &s);
+    if (e < 0)
+        return e;
+    enum ocirun_status status = ocirun_status(s, folder);
+    if (status != OCIRUN_RUNNING)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "cannot exec in a container that is %s: %s", ocirun_status_names[status],
+                       id);
+    e = ocirun_load(r, s->bundle, &c);
+    e = e < 0 ? e : find_process(r, c, &process);
+    e = e < 0 ? e : ocirun_job(r, c, process, s->bundle, id, &job);
+    if (e < 0)
+        return e;
+    e = ocirun_cgroup(s, &g);
+    if (e < 0)
+        return zl_fail(&r->err, e, "find the container's cgroup");
+    int pid = spawn(r, &job, &g, (pid_t)s->pid);
+    if (pid < 0)
+        return pid;
+    e = ocirun_write_pid(r, pid);
+    return e < 0 || r->o.detach ? e : ocirun_wait(pid);
+}

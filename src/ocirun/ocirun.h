@@ -1,0 +1,75 @@
+/*
+ * zl-oci: the OCI runtime command line (runtime-spec, runtime.md) over the set-up library. Single-threaded; a command
+ * ends, the container stays. What the files of this room share. Owns: the command's arena. Fails: zl_err.
+ */
+#pragma once
+
+#include "oci/runtime_config.h"
+#include "runtime/native/setup.h"
+
+enum ocirun_status { OCIRUN_CREATED, OCIRUN_RUNNING, OCIRUN_PAUSED, OCIRUN_STOPPED };
+extern const char *const ocirun_status_names[];
+
+struct ocirun_options {
+    const char *root, *log, *log_format;
+    const char *bundle, *pid_file, *format, *signal;
+    const char *process, *cwd; /* of exec, with the command and the variables */
+    struct zl_strings command, env;
+    bool log_json, debug, detach, force, all, quiet, json;
+};
+
+/* What <root>/<id>/state.json says; the rest of a state is looked up. */
+struct ocirun_state {
+    const char *id, *version, *bundle, *rootfs, *cgroup_parent, *cgroup_name, *created, *boot_id;
+    int64_t pid, start_time;     /* pid 0: it was never made whole */
+    struct zl_items annotations; /* of struct zl_oci_pair */
+};
+
+struct ocirun {
+    struct ocirun_options o;
+    const char *verb;
+    struct zl_arena arena;
+    struct zl_err err;
+};
+
+/* --- state.c: the folder of a container, <root>/<id> --- */
+int ocirun_check_id(const char *id, struct zl_err *err) ZL_MUST;
+/* Makes the folder; ZL_E_EXISTS. Returns its descriptor. */
+int ocirun_make_folder(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_open_folder(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_remove_folder(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_write_state(struct ocirun *r, int folder, const struct ocirun_state *s) ZL_MUST;
+int ocirun_read_state(struct ocirun *r, int folder, const char *id, struct ocirun_state **ret) ZL_MUST;
+enum ocirun_status ocirun_status(const struct ocirun_state *s, int folder);
+/* Its cgroup, as it is or would be. */
+int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret) ZL_MUST;
+struct zl_value *ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder);
+
+/* --- translate.c: a config into a set-up job --- */
+/* `process`: instead of the config's, for exec; NULL: the config's. */
+int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_oci_process *process,
+               const char *bundle, const char *id, struct zl_job *ret) ZL_MUST;
+/* "/a/b/c" or "a/b/c" as parent and name; without one: zl-oci and the id. */
+int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const char **parent,
+                       const char **name) ZL_MUST;
+
+/* --- seccomp.c --- */
+/* Compiles a profile into an array of struct sock_filter, in the arena. */
+int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_str *ret,
+                   struct zl_err *err) ZL_MUST;
+
+/* Reads <bundle>/config.json. */
+int ocirun_load(struct ocirun *r, const char *bundle, struct zl_oci_runtime **ret) ZL_MUST;
+int ocirun_write_pid(struct ocirun *r, pid_t pid) ZL_MUST;
+int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e);
+/* Signals go to the process, its end is the exit code. */
+int ocirun_wait(pid_t pid);
+
+/* --- the verbs; each returns an exit code, or an error --- */
+int ocirun_create(struct ocirun *r, const char *id, bool run) ZL_MUST;
+int ocirun_start(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_kill(struct ocirun *r, const char *id, const char *signal) ZL_MUST;
+int ocirun_delete(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_exec(struct ocirun *r, const char *id) ZL_MUST;
+/* --- spec.c: writes a config.json to start from, in the bundle --- */
+int ocirun_spec(struct ocirun *r, const char *unused) ZL_MUST;

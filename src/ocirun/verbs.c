@@ -1,0 +1,305 @@
+#include "ocirun/ocirun.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "sys/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A socket in a folder, whatever its path's length: bound and reached through the descriptor. */
+static void socket_address(int folder, struct sockaddr_un *ret)
+{
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/start.sock", folder);
+}
+
+static int make_starter(int folder)
+{
+    struct sockaddr_un a;
+    zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    socket_address(folder, &a);
+    return fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 1) < 0 ? -errno
+                                                                                                      : ZL_TAKE_FD(fd);
+}
+
+static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_cgroup *g, const char *parent)
+{
+    struct zl_cgroup_limits limits = { 0 };
+    int64_t memory = c->linux_.resources.memory_limit, swap = c->linux_.resources.memory_swap;
+    limits.memory_bytes = memory > 0 ? (uint64_t)memory : 0;
+    limits.memory_total = swap ? swap : -1; /* not said: any */
+    limits.pids = c->linux_.resources.pids_limit > 0 ? (uint64_t)c->linux_.resources.pids_limit : 0;
+    limits.cpu_shares = (uint64_t)c->linux_.resources.cpu_shares;
+    uint64_t period = c->linux_.resources.cpu_period ? c->linux_.resources.cpu_period : 100000;
+    if (c->linux_.resources.cpu_quota > 0)
+        limits.cpu_quota_us = (uint64_t)((double)c->linux_.resources.cpu_quota * 100000.0 / (double)period);
+    if (swap > 0 && memory > swap)
+        return zl_fail(&r->err, ZL_E_INVALID,
+                       "linux.resources.memory: swap, which counts memory and swap, is below limit");
+    int e = zl_cgroup_create(g, parent, &limits);
+    if (e < 0)
+        return zl_fail(&r->err, e, "make the cgroup with its limits");
+    const struct zl_items *rules = &c->linux_.resources.devices;
+    for (unsigned i = 0; i < rules->n; i++) {
+        const struct zl_oci_device_rule *rule = rules->v[i];
+        char major[24] = "*", minor[24] = "*", text[64];
+        if (rule->major >= 0)
+            snprintf(major, sizeof major, "%lld", (long long)rule->major);
+        if (rule->minor >= 0)
+            snprintf(minor, sizeof minor, "%lld", (long long)rule->minor);
+        bool all = zl_streq(rule->type, "a") && rule->major < 0 && rule->minor < 0;
+        snprintf(text, sizeof text, "%.1s %s:%s %.3s", rule->type, major, minor, rule->access);
+        e = all && !rule->allow ? zl_cgroup_deny_devices(g) : zl_cgroup_rule_device(g, rule->allow, all ? "a" : text);
+        if (e < 0)
+            return zl_fail(&r->err, e, "linux.resources.devices[%u]: %s '%s'", i, rule->allow ? "allow" : "deny", text);
+    }
+    /* What every container has (config-linux.md, Default Devices). */
+    static const char *const defaults[] = { "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm",
+                                            "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm" };
+    for (size_t i = 0; rules->n && i < ZL_ARRAY_LEN(defaults); i++)
+        if ((e = zl_cgroup_rule_device(g, true, defaults[i])) < 0)
+            return zl_fail(&r->err, e, "linux.resources.devices: allow '%s'", defaults[i]);
+    return 0;
+}
+
+int ocirun_load(struct ocirun *r, const char *bundle, struct zl_oci_runtime **ret)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    struct zl_decoder d;
+    const char *path = zl_arena_printf(&r->arena, "%s/config.json", bundle);
+    int e = zl_read_file(AT_FDCWD, path, ZL_OCI_CONFIG_MAX + 1, &text);
+    if (e < 0)
+        return zl_fail(&r->err, e, "read %s", path);
+    zl_decoder_init(&d, &r->arena);
+    e = zl_oci_runtime_parse(&d, zl_buf_view(&text), ret, &r->err);
+    zl_decoder_done(&d);
+    return e < 0 ? zl_wrap(&r->err, e, "%s", path) : 0;
+}
+
+static int find_bundle(struct ocirun *r, const char **ret)
+{
+    const char *given = r->o.bundle ? r->o.bundle : ".";
+    zl_auto_free char *real = realpath(given, NULL);
+    if (!real)
+        return zl_fail(&r->err, -errno, "open the bundle %s", given);
+    *ret = zl_arena_strdup(&r->arena, real);
+    return 0;
+}
+
+int ocirun_write_pid(struct ocirun *r, pid_t pid)
+{
+    char text[16];
+    if (!r->o.pid_file)
+        return 0;
+    snprintf(text, sizeof text, "%d", (int)pid);
+    const char *slash = strrchr(r->o.pid_file, '/');
+    const char *above = !slash ? "."
+                        : slash == r->o.pid_file
+                            ? "/"
+                            : zl_arena_strndup(&r->arena, r->o.pid_file, (size_t)(slash - r->o.pid_file));
+    zl_auto_close int dir = zl_openat(AT_FDCWD, above, O_RDONLY | O_DIRECTORY, 0);
+    int e = dir < 0
+                ? dir
+                : zl_write_file_atomic(dir, slash ? slash + 1 : r->o.pid_file, text, strlen(text), 0644, ZL_KILL_PROOF);
+    return e < 0 ? zl_fail(&r->err, e, "write %s", r->o.pid_file) : 0;
+}
+
+/* Engines tell by these words that the program is at fault, not the runtime. */
+int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e)
+{
+    const char *why = e->code == ZL_E_NO_COMMAND       ? ": no such file or directory"
+                      : e->code == ZL_E_NOT_EXECUTABLE ? ": permission denied"
+                                                       : "";
+    return zl_fail(&r->err, e->code, "%s%s", e->step, why);
+}
+
+/* Ours, when nothing is below it any more; any other is the engine's. */
+static void remove_parent(const char *parent)
+{
+    if (zl_streq(parent, "zl-oci"))
+        zl_cgroup_remove_parent(parent);
+}
+
+/* From a folder that is ours to a process that waits at the socket. */
+static int create_in(struct ocirun *r, int folder, const char *id, struct zl_setup *setup)
+{
+    struct zl_oci_runtime *c;
+    struct zl_job job;
+    struct ocirun_state s = { .id = id };
+    struct zl_cgroup g;
+    char boot[ZL_BOOT_ID_SIZE], created[ZL_TIME_TEXT_SIZE];
+    int e = find_bundle(r, &s.bundle);
+    e = e < 0 ? e : ocirun_load(r, s.bundle, &c);
+    e = e < 0 ? e : ocirun_job(r, c, NULL, s.bundle, id, &job);
+    e = e < 0 ? e : ocirun_cgroup_path(r, c->linux_.cgroups_path, id, &s.cgroup_parent, &s.cgroup_name);
+    if (e < 0)
+        return e;
+    e = zl_cgroup_find_all(s.cgroup_parent, s.cgroup_name, &g);
+    if (e < 0)
+        return zl_fail(&r->err, e, "find the cgroups");
+    if (zl_cgroup_empty(&g) == 0) /* and a failure below must not end what is in there */
+        return zl_fail(&r->err, ZL_E_CONFLICT, "the cgroup %s/%s has processes already", s.cgroup_parent,
+                       s.cgroup_name);
+    s.version = c->version;
+    s.rootfs = job.rootfs;
+    s.created = zl_time_text_s(zl_clock_wall_ms(), created);
+    s.boot_id = zl_boot_id(boot) == 0 ? boot : "";
+    s.annotations = c->annotations;
+    e = ocirun_write_state(r, folder, &s); /* without a process yet: enough for `delete` when we are killed */
+    if (e < 0)
+        return e;
+    zl_auto_close int starter = make_starter(folder);
+    if (starter < 0)
+        return zl_fail(&r->err, starter, "make the start socket");
+    e = set_limits(r, c, &g, s.cgroup_parent);
+    struct zl_setup_options o = { .dir = -EBADF, .cgroup = &g, .own_stdio = true, .starter = starter };
+    struct zl_setup_error se = { 0 };
+    if (e == 0 && zl_setup_create(&job, &o, setup, &se) < 0)
+        e = ocirun_setup_error(r, &se);
+    if (e < 0) {
+        ZL_IGNORE(zl_cgroup_destroy(&g, 2000));
+        remove_parent(s.cgroup_parent);
+        return e;
+    }
+    s.pid = setup->pid;
+    s.start_time = (int64_t)setup->start_time;
+    e = ocirun_write_state(r, folder, &s);
+    e = e < 0 ? e : ocirun_write_pid(r, setup->pid);
+    if (e < 0)
+        zl_setup_abort(setup);
+    return e;
+}
+
+static int start_in(struct ocirun *r, int folder, const char *id)
+{
+    struct sockaddr_un a;
+    struct zl_setup_error se = { 0 };
+    zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socket_address(folder, &a);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+        return errno == ENOENT || errno == ECONNREFUSED
+                   ? zl_fail(&r->err, ZL_E_CONFLICT, "container %s does not wait to be started", id)
+                   : zl_fail(&r->err, -errno, "reach the container %s", id);
+    (void)unlinkat(folder, "start.sock", 0);
+    return zl_setup_await(fd, fd, &se) < 0 ? ocirun_setup_error(r, &se) : 0;
+}
+
+static pid_t forward_to;
+static void forward(int signum)
+{
+    (void)kill(forward_to, signum);
+}
+
+int ocirun_wait(pid_t pid)
+{
+    int status;
+    forward_to = pid;
+    for (int s = 1; s < 32; s++)
+        if (s != SIGCHLD && s != SIGKILL && s != SIGSTOP && s != SIGURG && s != SIGSEGV && s != SIGBUS)
+            (void)signal(s, forward);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int remove_container(struct ocirun *r, int folder, const char *id)
+{
+    struct ocirun_state *s;
+    struct zl_cgroup g;
+    int e = ocirun_read_state(r, folder, id, &s);
+    if (e < 0)
+        return e;
+    e = ocirun_cgroup(s, &g);
+    e = e < 0 ? e : zl_cgroup_destroy(&g, 10000);
+    if (e == 0)
+        remove_parent(s->cgroup_parent);
+    return e < 0 ? zl_fail(&r->err, e, "remove the cgroup of %s", id) : ocirun_remove_folder(r, id);
+}
+
+int ocirun_create(struct ocirun *r, const char *id, bool run)
+{
+    struct zl_setup setup;
+    int e = ocirun_check_id(id, &r->err);
+    zl_auto_close int folder = e < 0 ? e : ocirun_make_folder(r, id);
+    if (folder < 0)
+        return folder;
+    e = create_in(r, folder, id, &setup);
+    if (e < 0) {
+        struct zl_err why = r->err;
+        ZL_IGNORE(ocirun_remove_folder(r, id));
+        r->err = why;
+        return e;
+    }
+    if (!run)
+        return 0;
+    e = start_in(r, folder, id);
+    if (e == 0 && r->o.detach)
+        return 0;
+    int code = e < 0 ? e : ocirun_wait(setup.pid);
+    struct zl_err why = r->err;
+    if (remove_container(r, folder, id) < 0 && code >= 0)
+        return r->err.code;
+    r->err = why;
+    return code;
+}
+
+int ocirun_start(struct ocirun *r, const char *id)
+{
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    return folder < 0 ? folder : start_in(r, folder, id);
+}
+
+int ocirun_kill(struct ocirun *r, const char *id, const char *signal)
+{
+    struct ocirun_state *s;
+    struct zl_cgroup g;
+    int signum = zl_signal_number(zl_str(signal));
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, &s);
+    if (e < 0)
+        return e;
+    if (signum == 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "no signal is called '%.40s'", signal);
+    enum ocirun_status status = ocirun_status(s, folder);
+    if (r->o.all) {
+        e = ocirun_cgroup(s, &g);
+        e = e < 0 ? e : zl_cgroup_signal(&g, signum);
+        return e < 0 ? zl_fail(&r->err, e, "signal the group of %s", id) : 0;
+    }
+    if (status == OCIRUN_STOPPED)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
+    /* By a descriptor that is checked again, so that a reused pid is nobody's loss. */
+    zl_auto_close int pidfd = zl_pidfd_open((pid_t)s->pid);
+    uint64_t start;
+    if (pidfd < 0 || zl_process_start_time((pid_t)s->pid, &start) < 0 || start != (uint64_t)s->start_time)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
+    return syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) < 0 ? zl_fail(&r->err, -errno, "signal %s", id) : 0;
+}
+
+int ocirun_delete(struct ocirun *r, const char *id)
+{
+    struct ocirun_state *s;
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    if (folder < 0)
+        return folder == ZL_E_NOT_FOUND && r->o.force ? 0 : folder;
+    int e = ocirun_read_state(r, folder, id, &s);
+    if (e < 0)
+        return r->o.force ? ocirun_remove_folder(r, id) : e;
+    enum ocirun_status status = ocirun_status(s, folder);
+    if (status != OCIRUN_STOPPED && !r->o.force)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "cannot delete container %s that is not stopped: %s", id,
+                       ocirun_status_names[status]);
+    return remove_container(r, folder, id);
+}
