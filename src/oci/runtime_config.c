@@ -68,12 +68,6 @@ static void decode_empty(struct zl_decoder *d, const struct zl_value *v, void *f
         zl_problem_add(d, v, "not_supported_yet", NULL, "'%.60s' is not supported yet", v->key ? v->key->text.p : "");
 }
 
-static void decode_hooks(struct zl_decoder *d, const struct zl_value *v, void *field)
-{
-    for (const struct zl_value *i = v->kind == ZL_MAP ? v->first : NULL; i; i = i->next)
-        decode_empty(d, i, field);
-}
-
 /* clang-format off */
 #define EMPTY(name_) { .name = name_, .kind = ZL_K_CUSTOM, .decode = decode_empty }
 #define STR(name_, at, ...) { .name = name_, .kind = ZL_K_STRING, .offset = at, ##__VA_ARGS__ }
@@ -115,7 +109,13 @@ static void decode_oom_score(struct zl_decoder *d, const struct zl_value *v, voi
     p->has_oom_score_adj = true;
 }
 
+static const struct zl_field console_fields[] = {
+    NUM("height", P(rows) - P(rows), 0, 65535), NUM("width", P(columns) - P(rows), 0, 65535),
+};
+static const struct zl_type type_console = PART("'consoleSize'", console_fields);
+
 static const struct zl_field process_fields[] = {
+    { .name = "consoleSize", .kind = ZL_K_STRUCT, .offset = P(rows), .type = &type_console },
     { .name = "terminal", .kind = ZL_K_BOOL, .offset = P(terminal) },
     { .name = "user", .kind = ZL_K_STRUCT, .offset = P(uid), .type = &type_user },
     STRS("args", P(args)), STRS("env", P(env)), STR("cwd", P(cwd), .flags = ZL_F_REQUIRED | ZL_F_NONEMPTY),
@@ -219,6 +219,21 @@ static const struct zl_field linux_fields[] = {
 };
 static const struct zl_type type_linux = PART("'linux'", linux_fields);
 
+const char *const zl_oci_hook_names[ZL_OCI_HOOK_KINDS] = { "prestart", "createRuntime", "createContainer", "startContainer",
+                                                           "poststart", "poststop" };
+static const struct zl_field hook_fields[] = {
+    STR("path", AT(zl_oci_hook, path), .flags = ZL_F_REQUIRED | ZL_F_NONEMPTY), STRS("args", AT(zl_oci_hook, args)),
+    STRS("env", AT(zl_oci_hook, env)), NUM("timeout", AT(zl_oci_hook, timeout_s), 1, 86400),
+};
+static const struct zl_type type_hook = OPEN(zl_oci_hook, hook_fields);
+#define HOOKS(name_, kind_) { .name = name_, .kind = ZL_K_LIST, .offset = (kind_) * sizeof(struct zl_items), .type = &type_hook }
+static const struct zl_field hooks_fields[] = {
+    HOOKS("prestart", ZL_OCI_PRESTART), HOOKS("createRuntime", ZL_OCI_CREATE_RUNTIME),
+    HOOKS("createContainer", ZL_OCI_CREATE_CONTAINER), HOOKS("startContainer", ZL_OCI_START_CONTAINER),
+    HOOKS("poststart", ZL_OCI_POSTSTART), HOOKS("poststop", ZL_OCI_POSTSTOP),
+};
+static const struct zl_type type_hooks = PART("'hooks'", hooks_fields);
+
 static const struct zl_field runtime_fields[] = {
     STR("ociVersion", R(version), .flags = ZL_F_REQUIRED), STR("hostname", R(hostname)), STR("domainname", R(domainname)),
     { .name = "root", .kind = ZL_K_STRUCT, .offset = R(root), .flags = ZL_F_REQUIRED, .type = &type_root },
@@ -226,7 +241,7 @@ static const struct zl_field runtime_fields[] = {
     { .name = "mounts", .kind = ZL_K_LIST, .offset = R(mounts), .type = &type_mount },
     { .name = "annotations", .kind = ZL_K_CUSTOM, .offset = R(annotations), .decode = decode_pairs },
     { .name = "linux", .kind = ZL_K_STRUCT, .offset = R(linux_), .type = &type_linux },
-    { .name = "hooks", .kind = ZL_K_CUSTOM, .decode = decode_hooks },
+    { .name = "hooks", .kind = ZL_K_STRUCT, .offset = R(hooks), .type = &type_hooks },
 };
 /* clang-format on */
 static const struct zl_type type_runtime = OPEN(zl_oci_runtime, runtime_fields);
@@ -306,6 +321,10 @@ int zl_oci_runtime_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci
     if (strncmp(c->version, "1.", 2) != 0)
         return zl_fail(err, ZL_E_UNSUPPORTED, "ociVersion: '%.20s' is no version 1", c->version);
     r = c->has_process ? check_process(&c->process, err) : 0;
+    for (int k = 0; k < ZL_OCI_HOOK_KINDS && r == 0; k++)
+        for (unsigned i = 0; i < c->hooks[k].n && r == 0; i++)
+            if (((const struct zl_oci_hook *)c->hooks[k].v[i])->path[0] != '/')
+                r = zl_fail(err, ZL_E_INVALID, "hooks.%s[%u].path is no absolute path", zl_oci_hook_names[k], i);
     r = r < 0 ? r : check_paths(&c->linux_.masked, "linux.maskedPaths", err);
     r = r < 0 ? r : check_paths(&c->linux_.readonly, "linux.readonlyPaths", err);
     *ret = c;

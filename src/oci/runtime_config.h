@@ -18,6 +18,24 @@ struct zl_oci_rlimit {
     uint64_t soft, hard;
 };
 
+/* In the order in which they run (config.md, POSIX-platform Hooks). */
+enum zl_oci_hook_kind {
+    ZL_OCI_PRESTART,
+    ZL_OCI_CREATE_RUNTIME,
+    ZL_OCI_CREATE_CONTAINER,
+    ZL_OCI_START_CONTAINER,
+    ZL_OCI_POSTSTART,
+    ZL_OCI_POSTSTOP,
+    ZL_OCI_HOOK_KINDS
+};
+extern const char *const zl_oci_hook_names[ZL_OCI_HOOK_KINDS];
+
+struct zl_oci_hook {
+    const char *path; /* absolute */
+    struct zl_strings args, env;
+    int64_t timeout_s; /* 0: as long as it takes */
+};
+
 struct zl_oci_process {
     bool terminal, no_new_privileges, has_oom_score_adj;
     int64_t uid, gid, umask; /* umask -1: 022 */
@@ -29,6 +47,7 @@ struct zl_oci_process {
     } caps;
     struct zl_items rlimits; /* of struct zl_oci_rlimit */
     int64_t oom_score_adj;
+    int64_t rows, columns; /* of the terminal; 0: not said */
 };
 
 struct zl_oci_mount {
@@ -80,7 +99,8 @@ struct zl_oci_runtime {
     bool root_readonly, has_process;
     struct zl_oci_process process;
     struct zl_items mounts;
-    struct zl_items annotations; /* of struct zl_oci_pair */
+    struct zl_items annotations;              /* of struct zl_oci_pair */
+    struct zl_items hooks[ZL_OCI_HOOK_KINDS]; /* of struct zl_oci_hook */
     struct {
         struct zl_items namespaces, devices, sysctl;
         const char *cgroups_path, *rootfs_propagation;

@@ -29,7 +29,7 @@ static int find_process(struct ocirun *r, struct zl_oci_runtime *c, struct zl_oc
         return zl_fail(&r->err, ZL_E_USAGE, "exec takes an id and a command, or --process");
     struct zl_oci_process *p = &c->process;
     p->args = r->o.command;
-    p->terminal = false;
+    p->terminal = r->o.tty;
     if (r->o.cwd)
         p->cwd = r->o.cwd;
     const char **env = zl_arena_alloc(&r->arena, (p->env.n + r->o.env.n + 1) * sizeof *env);
@@ -51,11 +51,11 @@ static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
 
 /* Enters the container and makes the process there, as a sibling of its own: the caller stays outside and waits for it.
  */
-static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *g, pid_t container, int announce,
-                              int report)
+static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *g, pid_t container, int console,
+                              int announce, int report)
 {
     struct zl_setup_error err = { 0 };
-    const int keep[] = { announce, report };
+    const int keep[] = { announce, report, console };
     /* Not for a process of the container to look into or to hold, while it is on its way in (CVE-2016-9962). */
     int r = prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? zl_setup_fail(&err, -errno, "hide from the container") : 0;
     zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
@@ -65,7 +65,8 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
     r = r < 0 ? r : zl_setup_enter(container, &err);
     long pid = r < 0 ? r : syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
     if (pid == 0) {
-        ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
+        if (!job->terminal || zl_setup_terminal(job, console, false, &err) == 0)
+            ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
         give_up(report, &err);
     }
     if (r == 0 && pid < 0)
@@ -83,9 +84,12 @@ static int spawn(struct ocirun *r, const struct zl_job *job, const struct zl_cgr
     int announce[2], report[2], pid = 0;
     if (pipe2(announce, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0)
         return zl_fail(&r->err, -errno, "make the pipes");
+    zl_auto_close int console = -EBADF;
+    if (ocirun_console(r, &console) < 0)
+        return r->err.code;
     pid_t helper = fork();
     if (helper == 0)
-        enter(job, g, container, announce[1], report[1]);
+        enter(job, g, container, console, announce[1], report[1]);
     if (helper < 0)
         return zl_fail(&r->err, -errno, "make the helper");
     zl_close(announce[1]);
@@ -119,7 +123,7 @@ int ocirun_exec(struct ocirun *r, const char *id)
     if (status != OCIRUN_RUNNING)
         return zl_fail(&r->err, ZL_E_CONFLICT, "cannot exec in a container that is %s: %s", ocirun_status_names[status],
                        id);
-    e = ocirun_load(r, s->bundle, &c);
+    e = ocirun_load(r, folder, id, &c);
     e = e < 0 ? e : find_process(r, c, &process);
     e = e < 0 ? e : ocirun_job(r, c, process, s->bundle, id, &job);
     if (e < 0)

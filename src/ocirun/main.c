@@ -183,6 +183,7 @@ static int take_option(struct ocirun *r, const char *name, const char *value, bo
                     { "--bundle", &r->o.bundle, NULL },
                     { "-b", &r->o.bundle, NULL },
                     { "--pid-file", &r->o.pid_file, NULL },
+                    { "--console-socket", &r->o.console_socket, NULL },
                     { "--format", &r->o.format, NULL },
                     { "--process", &r->o.process, NULL },
                     { "-p", &r->o.process, NULL },
@@ -195,7 +196,9 @@ static int take_option(struct ocirun *r, const char *name, const char *value, bo
                     { "--all", NULL, &r->o.all },
                     { "-a", NULL, &r->o.all },
                     { "--quiet", NULL, &r->o.quiet },
-                    { "-q", NULL, &r->o.quiet } };
+                    { "-q", NULL, &r->o.quiet },
+                    { "--tty", NULL, &r->o.tty },
+                    { "-t", NULL, &r->o.tty } };
     const char *equals = strchr(name, '=');
     size_t n = equals ? (size_t)(equals - name) : strlen(name);
     *ret_used = false;

@@ -12,10 +12,10 @@ extern const char *const ocirun_status_names[];
 
 struct ocirun_options {
     const char *root, *log, *log_format;
-    const char *bundle, *pid_file, *format, *signal;
+    const char *bundle, *pid_file, *console_socket, *format, *signal;
     const char *process, *cwd; /* of exec, with the command and the variables */
     struct zl_strings command, env;
-    bool log_json, debug, detach, force, all, quiet, json;
+    bool log_json, debug, detach, force, all, quiet, json, tty;
 };
 
 /* What <root>/<id>/state.json says; the rest of a state is looked up. */
@@ -44,6 +44,8 @@ enum ocirun_status ocirun_status(const struct ocirun_state *s, int folder);
 /* Its cgroup, as it is or would be. */
 int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret) ZL_MUST;
 struct zl_value *ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder);
+/* The specification's part of it, with this status. */
+struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, const char *status, int64_t pid);
 
 /* --- translate.c: a config into a set-up job --- */
 /* `process`: instead of the config's, for exec; NULL: the config's. */
@@ -58,12 +60,19 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
 int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_str *ret,
                    struct zl_err *err) ZL_MUST;
 
-/* Reads <bundle>/config.json. */
-int ocirun_load(struct ocirun *r, const char *bundle, struct zl_oci_runtime **ret) ZL_MUST;
+/* Reads the document: the bundle's at creation; later the copy in the container's folder, as a bundle may change. */
+int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret) ZL_MUST;
+/* A socket that is connected to --console-socket, or -EBADF when there is none. */
+int ocirun_console(struct ocirun *r, int *ret) ZL_MUST;
 int ocirun_write_pid(struct ocirun *r, pid_t pid) ZL_MUST;
 int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e);
 /* Signals go to the process, its end is the exit code. */
 int ocirun_wait(pid_t pid);
+
+/* --- hooks.c --- */
+/* Runs the hooks of a kind one after another, with the state on their standard input. Fails at the first that fails. */
+int ocirun_hooks(struct ocirun *r, const struct zl_oci_runtime *c, enum zl_oci_hook_kind kind,
+                 const struct ocirun_state *s, const char *status) ZL_MUST;
 
 /* --- the verbs; each returns an exit code, or an error --- */
 int ocirun_create(struct ocirun *r, const char *id, bool run) ZL_MUST;

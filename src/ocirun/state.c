@@ -139,19 +139,25 @@ int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret)
     return zl_cgroup_find_all(s->cgroup_parent, s->cgroup_name, ret);
 }
 
-struct zl_value *ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder)
+struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, const char *status, int64_t pid)
 {
     struct zl_arena *a = &r->arena;
     struct zl_value *v = zl_value_new(a, ZL_MAP);
-    enum ocirun_status status = ocirun_status(s, folder);
     zl_value_set(a, v, "ociVersion", zl_value_string(a, zl_str(s->version)));
     zl_value_set(a, v, "id", zl_value_string(a, zl_str(s->id)));
-    zl_value_set(a, v, "status", zl_value_string(a, zl_str(ocirun_status_names[status])));
-    zl_value_set(a, v, "pid", zl_value_int(a, status == OCIRUN_STOPPED ? 0 : s->pid));
+    zl_value_set(a, v, "status", zl_value_string(a, zl_str(status)));
+    zl_value_set(a, v, "pid", zl_value_int(a, pid));
     zl_value_set(a, v, "bundle", zl_value_string(a, zl_str(s->bundle)));
-    zl_value_set(a, v, "rootfs", zl_value_string(a, zl_str(s->rootfs)));
-    zl_value_set(a, v, "created", zl_value_string(a, zl_str(s->created)));
     if (s->annotations.n)
         zl_value_set(a, v, "annotations", print_pairs(a, &s->annotations));
+    return v;
+}
+
+struct zl_value *ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder)
+{
+    enum ocirun_status status = ocirun_status(s, folder);
+    struct zl_value *v = ocirun_show_as(r, s, ocirun_status_names[status], status == OCIRUN_STOPPED ? 0 : s->pid);
+    zl_value_set(&r->arena, v, "rootfs", zl_value_string(&r->arena, zl_str(s->rootfs)));
+    zl_value_set(&r->arena, v, "created", zl_value_string(&r->arena, zl_str(s->created)));
     return v;
 }

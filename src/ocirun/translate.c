@@ -167,8 +167,14 @@ static int process_of(struct translation *t, const struct zl_oci_process *p)
 {
     struct zl_arena *a = &t->r->arena;
     struct zl_job *j = t->job;
-    if (p->terminal)
-        return zl_fail(&t->r->err, ZL_E_UNSUPPORTED, "process.terminal is not supported yet");
+    if (p->terminal && !t->r->o.console_socket)
+        return zl_fail(&t->r->err, ZL_E_USAGE,
+                       "process.terminal needs --console-socket, to which the terminal is sent");
+    if (!p->terminal && t->r->o.console_socket)
+        return zl_fail(&t->r->err, ZL_E_USAGE, "--console-socket is of use with process.terminal only");
+    j->terminal = p->terminal;
+    j->rows = (uint64_t)p->rows;
+    j->columns = (uint64_t)p->columns;
     j->argv = list_of(a, &p->args);
     j->env = list_of(a, &p->env);
     j->cwd = p->cwd;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "sys/devices.h"
 #include "sys/process.h"
 
 #include <fcntl.h>
@@ -34,6 +35,40 @@ static int make_starter(int folder)
                                                                                                       : ZL_TAKE_FD(fd);
 }
 
+/* The document's rules, then what every container has (config-linux.md, Default Devices). */
+static int set_devices(struct ocirun *r, const struct zl_items *rules, const struct zl_cgroup *g)
+{
+    enum { RWM = ZL_DEVICE_READ | ZL_DEVICE_WRITE | ZL_DEVICE_MKNOD };
+    static const struct zl_device_rule defaults[] = {
+        { true, 'c', 1, 3, RWM }, { true, 'c', 1, 5, RWM }, { true, 'c', 1, 7, RWM }, { true, 'c', 1, 8, RWM },
+        { true, 'c', 1, 9, RWM }, { true, 'c', 5, 0, RWM }, { true, 'c', 5, 2, RWM }, { true, 'c', 136, -1, RWM },
+    };
+    struct zl_device_rule *list = zl_arena_alloc(&r->arena, (2 * rules->n + ZL_ARRAY_LEN(defaults)) * sizeof *list);
+    unsigned n = 0;
+    for (unsigned i = 0; i < rules->n; i++) {
+        const struct zl_oci_device_rule *from = rules->v[i];
+        struct zl_device_rule *to = &list[n++];
+        *to = (struct zl_device_rule){ from->allow, from->type[0], from->major, from->minor, 0 };
+        for (const char *p = from->access; *p; p++)
+            to->access |= *p == 'r' ? ZL_DEVICE_READ : *p == 'w' ? ZL_DEVICE_WRITE : *p == 'm' ? ZL_DEVICE_MKNOD : 0;
+        bool known = zl_streq(from->type, "a") || zl_streq(from->type, "b") || zl_streq(from->type, "c");
+        if (!known || !to->access || strspn(from->access, "rwm") != strlen(from->access))
+            return zl_fail(&r->err, ZL_E_INVALID,
+                           "linux.resources.devices[%u]: type a, b or c and access of r, w, m, not '%.20s' '%.20s'", i,
+                           from->type, from->access);
+        if (to->type == 'a' && (to->major >= 0 || to->minor >= 0 ||
+                                to->access != RWM)) { /* such a one is no rule for all, but for each kind */
+            to->type = 'b';
+            list[n] = *to;
+            list[n++].type = 'c';
+        }
+    }
+    for (size_t i = 0; rules->n && i < ZL_ARRAY_LEN(defaults); i++)
+        list[n++] = defaults[i];
+    int e = zl_cgroup_set_devices(g, list, n);
+    return e < 0 ? zl_fail(&r->err, e, "set linux.resources.devices") : 0;
+}
+
 static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_cgroup *g, const char *parent)
 {
     struct zl_cgroup_limits limits = { 0 };
@@ -51,41 +86,37 @@ static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const st
     int e = zl_cgroup_create(g, parent, &limits);
     if (e < 0)
         return zl_fail(&r->err, e, "make the cgroup with its limits");
-    const struct zl_items *rules = &c->linux_.resources.devices;
-    for (unsigned i = 0; i < rules->n; i++) {
-        const struct zl_oci_device_rule *rule = rules->v[i];
-        char major[24] = "*", minor[24] = "*", text[64];
-        if (rule->major >= 0)
-            snprintf(major, sizeof major, "%lld", (long long)rule->major);
-        if (rule->minor >= 0)
-            snprintf(minor, sizeof minor, "%lld", (long long)rule->minor);
-        bool all = zl_streq(rule->type, "a") && rule->major < 0 && rule->minor < 0;
-        snprintf(text, sizeof text, "%.1s %s:%s %.3s", rule->type, major, minor, rule->access);
-        e = all && !rule->allow ? zl_cgroup_deny_devices(g) : zl_cgroup_rule_device(g, rule->allow, all ? "a" : text);
-        if (e < 0)
-            return zl_fail(&r->err, e, "linux.resources.devices[%u]: %s '%s'", i, rule->allow ? "allow" : "deny", text);
-    }
-    /* What every container has (config-linux.md, Default Devices). */
-    static const char *const defaults[] = { "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm",
-                                            "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm" };
-    for (size_t i = 0; rules->n && i < ZL_ARRAY_LEN(defaults); i++)
-        if ((e = zl_cgroup_rule_device(g, true, defaults[i])) < 0)
-            return zl_fail(&r->err, e, "linux.resources.devices: allow '%s'", defaults[i]);
-    return 0;
+    return set_devices(r, &c->linux_.resources.devices, g);
 }
 
-int ocirun_load(struct ocirun *r, const char *bundle, struct zl_oci_runtime **ret)
+int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret)
 {
     zl_auto_buf text = ZL_BUF_INIT;
     struct zl_decoder d;
-    const char *path = zl_arena_printf(&r->arena, "%s/config.json", bundle);
-    int e = zl_read_file(AT_FDCWD, path, ZL_OCI_CONFIG_MAX + 1, &text);
+    int e = zl_read_file(dir, "config.json", ZL_OCI_CONFIG_MAX + 1, &text);
     if (e < 0)
-        return zl_fail(&r->err, e, "read %s", path);
+        return zl_fail(&r->err, e, "read %s/config.json", shown);
     zl_decoder_init(&d, &r->arena);
     e = zl_oci_runtime_parse(&d, zl_buf_view(&text), ret, &r->err);
     zl_decoder_done(&d);
-    return e < 0 ? zl_wrap(&r->err, e, "%s", path) : 0;
+    return e < 0 ? zl_wrap(&r->err, e, "%s/config.json", shown) : 0;
+}
+
+int ocirun_console(struct ocirun *r, int *ret)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    const char *path = r->o.console_socket;
+    *ret = -EBADF;
+    if (!path)
+        return 0;
+    if (strlen(path) >= sizeof a.sun_path)
+        return zl_fail(&r->err, -ENAMETOOLONG, "connect to the console socket %s", path);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+        return zl_fail(&r->err, -errno, "connect to the console socket %s", path);
+    *ret = ZL_TAKE_FD(fd);
+    return 0;
 }
 
 static int find_bundle(struct ocirun *r, const char **ret)
@@ -132,6 +163,48 @@ static void remove_parent(const char *parent)
         zl_cgroup_remove_parent(parent);
 }
 
+struct creation {
+    struct ocirun *r;
+    const struct zl_oci_runtime *c;
+    struct ocirun_state *s;
+};
+
+static int hooks_failed(struct ocirun *r, struct zl_setup_error *err)
+{
+    return zl_setup_fail(err, r->err.code, "%.110s", r->err.text);
+}
+
+static int created(void *arg, pid_t pid, struct zl_setup_error *err)
+{
+    struct creation *k = arg;
+    k->s->pid = pid;
+    int e = ocirun_hooks(k->r, k->c, ZL_OCI_PRESTART, k->s, "creating");
+    e = e < 0 ? e : ocirun_hooks(k->r, k->c, ZL_OCI_CREATE_RUNTIME, k->s, "creating");
+    return e < 0 ? hooks_failed(k->r, err) : 0;
+}
+
+/* In the container's process, a copy of ours. */
+static int in_container(void *arg, bool starting, struct zl_setup_error *err)
+{
+    struct creation *k = arg;
+    k->s->pid = getpid();
+    int e = ocirun_hooks(k->r, k->c, starting ? ZL_OCI_START_CONTAINER : ZL_OCI_CREATE_CONTAINER, k->s,
+                         starting ? "created" : "creating");
+    return e < 0 ? hooks_failed(k->r, err) : 0;
+}
+
+/* The document as it is now: what start, exec and delete go by. */
+static int keep_config(struct ocirun *r, const char *bundle, int folder)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    zl_auto_close int dir = zl_openat(AT_FDCWD, bundle, O_RDONLY | O_DIRECTORY, 0);
+    int e = dir < 0 ? dir : zl_read_file(dir, "config.json", ZL_OCI_CONFIG_MAX + 1, &text);
+    if (e < 0)
+        return zl_fail(&r->err, e, "read %s/config.json", bundle);
+    e = zl_write_file_atomic(folder, "config.json", text.p, text.n, 0600, ZL_KILL_PROOF);
+    return e < 0 ? zl_fail(&r->err, e, "keep the document") : 0;
+}
+
 /* From a folder that is ours to a process that waits at the socket. */
 static int create_in(struct ocirun *r, int folder, const char *id, struct zl_setup *setup)
 {
@@ -139,9 +212,10 @@ static int create_in(struct ocirun *r, int folder, const char *id, struct zl_set
     struct zl_job job;
     struct ocirun_state s = { .id = id };
     struct zl_cgroup g;
-    char boot[ZL_BOOT_ID_SIZE], created[ZL_TIME_TEXT_SIZE];
+    char boot[ZL_BOOT_ID_SIZE], now[ZL_TIME_TEXT_SIZE];
     int e = find_bundle(r, &s.bundle);
-    e = e < 0 ? e : ocirun_load(r, s.bundle, &c);
+    e = e < 0 ? e : keep_config(r, s.bundle, folder);
+    e = e < 0 ? e : ocirun_load(r, folder, s.bundle, &c);
     e = e < 0 ? e : ocirun_job(r, c, NULL, s.bundle, id, &job);
     e = e < 0 ? e : ocirun_cgroup_path(r, c->linux_.cgroups_path, id, &s.cgroup_parent, &s.cgroup_name);
     if (e < 0)
@@ -154,7 +228,7 @@ static int create_in(struct ocirun *r, int folder, const char *id, struct zl_set
                        s.cgroup_name);
     s.version = c->version;
     s.rootfs = job.rootfs;
-    s.created = zl_time_text_s(zl_clock_wall_ms(), created);
+    s.created = zl_time_text_s(zl_clock_wall_ms(), now);
     s.boot_id = zl_boot_id(boot) == 0 ? boot : "";
     s.annotations = c->annotations;
     e = ocirun_write_state(r, folder, &s); /* without a process yet: enough for `delete` when we are killed */
@@ -163,8 +237,18 @@ static int create_in(struct ocirun *r, int folder, const char *id, struct zl_set
     zl_auto_close int starter = make_starter(folder);
     if (starter < 0)
         return zl_fail(&r->err, starter, "make the start socket");
-    e = set_limits(r, c, &g, s.cgroup_parent);
-    struct zl_setup_options o = { .dir = -EBADF, .cgroup = &g, .own_stdio = true, .starter = starter };
+    zl_auto_close int console = -EBADF;
+    e = ocirun_console(r, &console);
+    e = e < 0 ? e : set_limits(r, c, &g, s.cgroup_parent);
+    struct creation creation = { r, c, &s };
+    struct zl_setup_options o = { .dir = -EBADF,
+                                  .cgroup = &g,
+                                  .console = console,
+                                  .created = created,
+                                  .in_container = in_container,
+                                  .arg = &creation,
+                                  .own_stdio = true,
+                                  .starter = starter };
     struct zl_setup_error se = { 0 };
     if (e == 0 && zl_setup_create(&job, &o, setup, &se) < 0)
         e = ocirun_setup_error(r, &se);
@@ -193,7 +277,13 @@ static int start_in(struct ocirun *r, int folder, const char *id)
                    ? zl_fail(&r->err, ZL_E_CONFLICT, "container %s does not wait to be started", id)
                    : zl_fail(&r->err, -errno, "reach the container %s", id);
     (void)unlinkat(folder, "start.sock", 0);
-    return zl_setup_await(fd, fd, &se) < 0 ? ocirun_setup_error(r, &se) : 0;
+    if (zl_setup_await(fd, fd, &se) < 0)
+        return ocirun_setup_error(r, &se);
+    struct zl_oci_runtime *c;
+    struct ocirun_state *s;
+    int e = ocirun_load(r, folder, id, &c);
+    e = e < 0 || !c->hooks[ZL_OCI_POSTSTART].n ? e : ocirun_read_state(r, folder, id, &s);
+    return e < 0 || !c->hooks[ZL_OCI_POSTSTART].n ? e : ocirun_hooks(r, c, ZL_OCI_POSTSTART, s, "running");
 }
 
 static pid_t forward_to;
@@ -225,7 +315,14 @@ static int remove_container(struct ocirun *r, int folder, const char *id)
     e = e < 0 ? e : zl_cgroup_destroy(&g, 10000);
     if (e == 0)
         remove_parent(s->cgroup_parent);
-    return e < 0 ? zl_fail(&r->err, e, "remove the cgroup of %s", id) : ocirun_remove_folder(r, id);
+    if (e < 0)
+        return zl_fail(&r->err, e, "remove the cgroup of %s", id);
+    struct zl_oci_runtime *c;
+    bool known = ocirun_load(r, folder, id, &c) == 0;
+    e = ocirun_remove_folder(r, id);
+    if (e == 0 && known && ocirun_hooks(r, c, ZL_OCI_POSTSTOP, s, "stopped") < 0)
+        fprintf(stderr, "zl-oci: %s\n", r->err.text); /* it is gone all the same (runtime.md, Lifecycle, 12) */
+    return e;
 }
 
 int ocirun_create(struct ocirun *r, const char *id, bool run)
@@ -247,7 +344,9 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
     e = start_in(r, folder, id);
     if (e == 0 && r->o.detach)
         return 0;
-    int code = e < 0 ? e : ocirun_wait(setup.pid);
+    if (e < 0)
+        (void)kill(setup.pid, SIGKILL);
+    int status = ocirun_wait(setup.pid), code = e < 0 ? e : status;
     struct zl_err why = r->err;
     if (remove_container(r, folder, id) < 0 && code >= 0)
         return r->err.code;

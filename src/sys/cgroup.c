@@ -317,18 +317,6 @@ int zl_cgroup_freeze(const struct zl_cgroup *g, bool on)
     return r < 0 ? r : on ? -ETIMEDOUT : 0;
 }
 
-int zl_cgroup_deny_devices(const struct zl_cgroup *g)
-{
-    const char *dir = g->dir[ZL_CONTROLLER_DEVICES];
-    return dir[0] ? write_value(dir, "devices.deny", "a") : -EOPNOTSUPP;
-}
-
-int zl_cgroup_rule_device(const struct zl_cgroup *g, bool allow, const char *rule)
-{
-    const char *dir = g->dir[ZL_CONTROLLER_DEVICES];
-    return dir[0] ? write_value(dir, allow ? "devices.allow" : "devices.deny", rule) : -EOPNOTSUPP;
-}
-
 int zl_cgroup_kill(const struct zl_cgroup *g)
 {
     unsigned count;

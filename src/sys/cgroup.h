@@ -52,9 +52,6 @@ int zl_cgroup_open_unified(const struct zl_cgroup *g) ZL_MUST;
 int zl_cgroup_frozen(const struct zl_cgroup *g) ZL_MUST;
 /* Freezes or thaws; -EOPNOTSUPP where there is no freezer. */
 int zl_cgroup_freeze(const struct zl_cgroup *g, bool on) ZL_MUST;
-/* v1: nothing is allowed but what follows; a line is "c 1:3 rwm". -EOPNOTSUPP without that hierarchy. */
-int zl_cgroup_deny_devices(const struct zl_cgroup *g) ZL_MUST;
-int zl_cgroup_rule_device(const struct zl_cgroup *g, bool allow, const char *rule) ZL_MUST;
 /* SIGKILL to every process in it; once is not enough where cgroup.kill is missing: see zl_cgroup_destroy. */
 int zl_cgroup_kill(const struct zl_cgroup *g);
 /* Any signal, to every process that is in it now. */

@@ -1,13 +1,18 @@
 """zl-oci, as an engine calls it: what a config.json says is seen from inside; nothing else stays or goes."""
 import copy
+import fcntl
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import tempfile
+import termios
 
 import pytest
 
@@ -136,6 +141,18 @@ def test_kill_all_and_delete_force(bundle):
         bundle("delete", "--force", "c")
 
 
+def test_it_outlives_who_made_it(bundle):
+    """The maker, which its orphans are given to, ends: neither the container nor a command in it does."""
+    bundle.write("forever")
+    bundle.ids.append("c")
+    o = f"{ZL_OCI} --root {bundle.state}"
+    script = f"import ctypes, os; ctypes.CDLL(None).prctl(36, 1); " \
+             f"os.system('{o} create c && {o} start c && {o} exec -d c /workload forever')"
+    subprocess.run(["python3", "-c", script], cwd=bundle.folder, check=True, timeout=30 * SLOW, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL)
+    assert bundle.status() == "running" and len(json.loads(bundle("ps", "-f", "json", "c").stdout)) == 2
+
+
 def test_user_and_rights(bundle):
     process = {**bundle.config["process"], "user": {"uid": 1000, "gid": 2000, "umask": 0o27, "additionalGids": [5, 6]},
                "oomScoreAdj": 321, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
@@ -255,6 +272,75 @@ def test_namespaces_are_joined(bundle):
     bundle("delete", "--force", "second")
 
 
+def test_hooks(bundle):
+    """Each kind at its time and place, with the state on its standard input."""
+    seen = bundle.folder / "seen"
+    script = f'echo "$0 $(cat)" >> {seen}; [ -d /proc/self/fd ] || exit 3'
+
+    def hook(kind):
+        return {"path": "/bin/sh", "args": [kind, "-c", script, kind], "env": ["PATH=/usr/bin:/bin"], "timeout": 20}
+
+    outside = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+    bundle.write("forever", hooks={**{k: [hook(k)] for k in outside},
+                                   "startContainer": [{"path": "/workload", "args": ["workload", "say", "in the container"]}]},
+                 annotations={"a": "b"})
+    pid = bundle.create()
+    said = [line.split(" ", 1) for line in seen.read_text().splitlines()]
+    assert [kind for kind, _ in said] == ["prestart", "createRuntime", "createContainer"]
+    for kind, text in said[:2]:
+        state = json.loads(text)
+        assert state == {"ociVersion": "1.2.0", "id": "c", "status": "creating", "pid": pid, "bundle": str(bundle.folder),
+                         "annotations": {"a": "b"}}, kind
+    assert "in the container" not in bundle.out()
+    bundle("start", "c")
+    assert "in the container" in bundle.out()
+    bundle("delete", "--force", "c")
+    said = [line.split(" ", 1) for line in seen.read_text().splitlines()][3:]
+    assert [(kind, json.loads(text)["status"]) for kind, text in said] == [("poststart", "running"), ("poststop", "stopped")]
+
+
+def take_terminal(listener):
+    """The master that comes over a console socket."""
+    conn, _ = listener.accept()
+    _, fds, _, _ = socket.recv_fds(conn, 100, 1)
+    conn.close()
+    return fds[0]
+
+
+def read_until(fd, word):
+    got = b""
+    while word not in got:
+        assert select.select([fd], [], [], 20 * SLOW)[0], got
+        got += os.read(fd, 4096)
+    return got
+
+
+def test_a_terminal(bundle):
+    path = bundle.folder / "console"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        process = {**bundle.config["process"], "terminal": True, "consoleSize": {"height": 33, "width": 99},
+                   "user": {"uid": 1000, "gid": 5}}
+        bundle.write("say", "on a terminal", "forever", process=process)
+        bundle.ids.append("c")
+        bundle("create", "--console-socket", path, "c")
+        master = take_terminal(listener)
+        bundle("start", "c")
+        assert b"on a terminal\r\n" in read_until(master, b"\n")
+        assert struct.unpack("HHHH", fcntl.ioctl(master, termios.TIOCGWINSZ, b"\0" * 8))[:2] == (33, 99)
+        pid = json.loads(bundle("state", "c").stdout)["pid"]
+        links = {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)}
+        assert links == {"/dev/pts/0"} and os.stat(f"/proc/{pid}/root/dev/pts/0").st_uid == 1000
+        assert os.stat(f"/proc/{pid}/root/dev/console").st_rdev == os.stat(f"/proc/{pid}/root/dev/pts/0").st_rdev
+        bundle("exec", "-d", "-t", "--console-socket", path, "c", "/workload", "say", "another", "sleep", "300")
+        second = take_terminal(listener)
+        assert b"another" in read_until(second, b"\n")
+        os.write(master, b"\x1c")  # the terminal's quit character reaches the container's foreground
+        os.close(second)
+        os.close(master)
+
+
 def changed(**linux):
     return lambda c: c["linux"].update(linux)
 
@@ -263,7 +349,7 @@ BAD = [
     (lambda c: c.pop("ociVersion"), "needs the key 'ociVersion'"),
     (lambda c: c["root"].update(path="missing"), "root.path"),
     (lambda c: c["root"].update(path="config.json"), "root.path"),
-    (lambda c: c["process"].update(terminal=True), "process.terminal is not supported yet"),
+    (lambda c: c["process"].update(terminal=True), "needs --console-socket"),
     (lambda c: c["process"].update(cwd="workload"), "no absolute path"),
     (lambda c: c["process"]["capabilities"].update(bounding=["CAP_NONE"]), "'CAP_NONE' is no capability"),
     (lambda c: c["process"].update(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "'RLIMIT_X' is none"),
@@ -289,7 +375,12 @@ BAD = [
     (changed(devices=[{"type": "x", "path": "/dev/x"}]), "'x' is none of"),
     (changed(resources={"memory": {"limit": 2 << 20, "swap": 1 << 20}}), "swap"),
     (changed(intelRdt={"closID": "a"}), "not supported yet"),
-    (lambda c: c.update(hooks={"poststop": [{"path": "/x"}]}), "'poststop' is not supported yet"),
+    (lambda c: c.update(hooks={"poststop": [{"path": "x"}]}), "hooks.poststop[0].path"),
+    (lambda c: c.update(hooks={"prestart": [{"path": "/nowhere"}]}), "hooks.prestart[0]: run /nowhere"),
+    (lambda c: c.update(hooks={"createRuntime": [{"path": "/bin/false"}]}), "/bin/false ended with exit code 1"),
+    (lambda c: c.update(hooks={"createContainer": [{"path": "/bin/false"}]}), "/bin/false ended with exit code 1"),
+    (lambda c: c.update(hooks={"startContainer": [{"path": "/workload", "args": ["workload", "exit", "9"]}]}), "exit code 9"),
+    (lambda c: c.update(hooks={"prestart": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]}), "took over 1 s"),
 ]
 
 
@@ -381,3 +472,5 @@ def test_podman(bundle, podman):
     podman("start", "c")
     podman("kill", "c")
     assert podman("wait", "c").stdout == "137\n"
+    tty = [podman("run", "--rm", *t, *rootfs, "cat", "/proc/self/stat").stdout.split()[6] for t in ([], ["-t"])]
+    assert tty[0] == "0" and tty[1] != "0"

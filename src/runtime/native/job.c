@@ -76,6 +76,7 @@ static const struct row job_rows[] = {
     TEXT_OF(zl_job, cgroup_parent), NUMBER_OF(zl_job, memory_bytes), NUMBER_OF(zl_job, cpu_quota_us), NUMBER_OF(zl_job, pids),
     TEXT_OF(zl_job, domainname), TEXT_OF(zl_job, rootfs), NUMBER_OF(zl_job, root_readonly), NUMBER_OF(zl_job, root_propagation),
     NUMBER_OF(zl_job, exact_user), LIST_OF(groups, groups), NUMBER_OF(zl_job, umask), TEXT_OF(zl_job, oom_score_adj),
+    NUMBER_OF(zl_job, terminal), NUMBER_OF(zl_job, rows), NUMBER_OF(zl_job, columns),
     TEXT_OF(zl_job, netns), TEXT_OF(zl_job, link), NUMBER_OF(zl_job, addr), NUMBER_OF(zl_job, local),
     NUMBER_OF(zl_job, log_max_bytes), NUMBER_OF(zl_job, log_files),
 };

@@ -80,6 +80,7 @@ struct zl_job {
     uint64_t nsysctls;
     struct zl_job_rlimit *rlimits;
     uint64_t nrlimits;
+    uint64_t terminal, rows, columns; /* the program gets a pseudo-terminal; its size, 0: the kernel's */
     uint64_t no_new_privs;
     struct zl_str seccomp; /* an array of struct sock_filter; empty: none */
 

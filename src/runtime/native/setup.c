@@ -112,7 +112,8 @@ static int read_report(int fd, bool gate, struct zl_setup_error *err)
     return zl_setup_fail(err, e.code, "%s", n == sizeof e.step ? e.step : "unknown step");
 }
 
-static int parent_part(const struct zl_job *job, struct zl_setup *s, struct zl_setup_error *err)
+static int parent_part(const struct zl_job *job, const struct zl_setup_options *o, struct zl_setup *s,
+                       struct zl_setup_error *err)
 {
     s->pidfd = zl_pidfd_open(s->pid);
     if (s->pidfd < 0)
@@ -123,21 +124,29 @@ static int parent_part(const struct zl_job *job, struct zl_setup *s, struct zl_s
     r = attach_network(job, s->pid, err);
     if (r < 0)
         return r;
+    r = o->created ? o->created(o->arg, s->pid, err) : 0;
+    if (r < 0)
+        return r;
     zl_phase("shim.attached");
     ZL_IGNORE(zl_write_full(s->gate, "g", 1)); /* a child that has given up before says why */
     return read_report(s->report, true, err);
 }
 
-/* A pid namespace is joined by the parent, for the child to be made in it. */
-static int join_pid_namespace(const struct zl_job *job, struct zl_setup_error *err)
+/* A pid namespace is joined by the parent, for the child to be made in it; *ret_own leads back, when there was one. */
+static int join_pid_namespace(const struct zl_job *job, int *ret_own, struct zl_setup_error *err)
 {
     for (uint64_t i = 0; i < job->nnamespaces; i++) {
         const struct zl_job_namespace *n = &job->namespaces[i];
         if (n->kind != CLONE_NEWPID || !n->path[0])
             continue;
         zl_auto_close int fd = zl_openat(AT_FDCWD, n->path, O_RDONLY, 0);
-        if (fd < 0 || setns(fd, CLONE_NEWPID) < 0)
-            return zl_setup_fail(err, fd < 0 ? fd : -errno, "join the pid namespace %s", n->path);
+        *ret_own = zl_openat(AT_FDCWD, "/proc/self/ns/pid", O_RDONLY, 0);
+        if (fd < 0 || *ret_own < 0 || setns(fd, CLONE_NEWPID) < 0)
+            return zl_setup_fail(err,
+                                 fd < 0         ? fd
+                                 : *ret_own < 0 ? *ret_own
+                                                : -errno,
+                                 "join the pid namespace %s", n->path);
     }
     return 0;
 }
@@ -166,7 +175,8 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
      * carried over by the kernel. */
     if (o->dir >= 0 && fchdir(o->dir) < 0)
         return zl_setup_fail(err, -errno, "enter the instance folder");
-    r = join_pid_namespace(job, err);
+    zl_auto_close int own_pids = -EBADF;
+    r = join_pid_namespace(job, &own_pids, err);
     if (r < 0)
         return r;
     bool inside;
@@ -180,6 +190,8 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
         zl_setup_child(job, o, !inside, gate[1], report[1]);
     }
     zl_close(cgroup);
+    if (own_pids >= 0 && setns(own_pids, CLONE_NEWPID) < 0)
+        return zl_setup_fail(err, -errno, "come back from the pid namespace");
     s.gate = gate[0];
     s.report = report[0];
     s.out = out[0];
@@ -188,7 +200,7 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
     zl_close(report[1]);
     zl_close(out[1]);
     zl_close(errs[1]);
-    r = s.pid < 0 ? zl_setup_fail(err, s.pid, "make the namespaces") : parent_part(job, &s, err);
+    r = s.pid < 0 ? zl_setup_fail(err, s.pid, "make the namespaces") : parent_part(job, o, &s, err);
     if (r < 0) {
         zl_setup_abort(&s);
         return r;

@@ -30,9 +30,15 @@ struct zl_setup_options {
     int dir;                        /* the instance folder, which has upper/, work/ and merged/: it becomes the working
                                        directory; negative: the job has a rootfs */
     const struct zl_cgroup *cgroup; /* made, with its limits */
-    bool own_stdio;                 /* the program gets ours, not pipes */
-    int starter; /* a listening socket: the child waits there, not at the gate, and does not end with us; the
-                    one who connects is told as by zl_setup_await. Negative: the gate. */
+    int console;                    /* of a job with a terminal: a connected socket, over which its master is sent */
+    /* Hooks, NULL or 0 to go on: `created` is called by us when the namespaces are there and nothing is mounted;
+     * `in_container` by the child, when all is mounted and it is still outside the new root, and when it is started. */
+    int (*created)(void *arg, pid_t pid, struct zl_setup_error *err);
+    int (*in_container)(void *arg, bool starting, struct zl_setup_error *err);
+    void *arg;
+    bool own_stdio; /* the program gets ours, not pipes */
+    int starter;    /* a listening socket: the child waits there, not at the gate, and does not end with us; the
+                       one who connects is told as by zl_setup_await. Negative: the gate. */
 };
 
 /* Makes everything up to the gate. */
@@ -58,6 +64,9 @@ int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err)
 int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
 /* Closes every descriptor from 3 on but these. */
 void zl_setup_close_others(const int *keep, size_t n);
+/* Makes a terminal in the container that we are in, sends its master, and becomes its session's leader. `first`: it is
+ * the container's, which /dev/console leads to. */
+int zl_setup_terminal(const struct zl_job *job, int console, bool first, struct zl_setup_error *err) ZL_MUST;
 /* Copies what the folder `from` holds into `to`, and its owner and mode: both of a mount's making (tmpcopyup). */
 int zl_setup_copy_up(int from, int to) ZL_MUST;
 int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...) ZL_PRINTF(3, 4);

@@ -131,6 +131,8 @@ static int drop_rights(const struct zl_job *job, const struct identity *id, stru
 {
     struct zl_caps caps = { job->caps.effective, job->caps.permitted, job->caps.inheritable, job->caps.ambient };
     struct zl_caps none = { 0 };
+    int with_parent = 0; /* the signal that a parent's death means, if it means one */
+    (void)prctl(PR_GET_PDEATHSIG, &with_parent, 0, 0, 0);
     if (job->exact_user && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         return zl_setup_fail(err, -errno, "keep the capabilities");
     int r = zl_caps_drop_bounding(job->caps.bounding);
@@ -144,7 +146,8 @@ static int drop_rights(const struct zl_job *job, const struct identity *id, stru
         return zl_setup_fail(err, r, "set the capabilities");
     if (job->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return zl_setup_fail(err, -errno, "set no_new_privs");
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* changing the user has cleared it */
+    if (with_parent) /* changing the user has cleared it */
+        (void)prctl(PR_SET_PDEATHSIG, with_parent, 0, 0, 0);
     return 0;
 }
 

@@ -222,7 +222,7 @@ static bool is_new(const struct zl_job *job, uint64_t kind)
     return false;
 }
 
-static int make_root(const struct zl_job *job, const struct zl_cgroup *g, struct zl_setup_error *err)
+static int make_root(const struct zl_job *job, const struct zl_setup_options *o, struct zl_setup_error *err)
 {
     /* Nothing of ours is seen outside; what is mounted outside is seen here only where the job wants that. */
     uint64_t propagation = job->root_propagation ? job->root_propagation : MS_REC | MS_PRIVATE;
@@ -240,12 +240,14 @@ static int make_root(const struct zl_job *job, const struct zl_cgroup *g, struct
     if (root < 0)
         return zl_setup_fail(err, root, "open the root");
     for (uint64_t i = 0; i < job->nmounts; i++) {
-        r = make_mount(&job->mounts[i], root, g, is_new(job, CLONE_NEWCGROUP));
+        r = make_mount(&job->mounts[i], root, o->cgroup, is_new(job, CLONE_NEWCGROUP));
         if (r < 0)
             return zl_setup_fail(err, r, "mount %s", job->mounts[i].target);
     }
     r = make_devices(job, root, err);
     r = r < 0 ? r : write_files(job, root, err);
+    if (r == 0 && o->in_container)
+        r = o->in_container(o->arg, false, err);
     if (r < 0)
         return r;
     if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
@@ -325,7 +327,7 @@ static int join_namespaces(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
-static int to_the_gate(const struct zl_job *job, const struct zl_cgroup *g, int gate, struct zl_setup_error *err)
+static int to_the_gate(const struct zl_job *job, const struct zl_setup_options *o, int gate, struct zl_setup_error *err)
 {
     char go;
     if (zl_read_full(gate, &go, 1) != 1)
@@ -350,8 +352,9 @@ static int to_the_gate(const struct zl_job *job, const struct zl_cgroup *g, int 
             return zl_setup_fail(err, r, "set the sysctl %s", job->sysctls[i].name);
     }
     r = set_oom_score(job, err);
-    r = r < 0 ? r : make_root(job, g, err);
+    r = r < 0 ? r : make_root(job, o, err);
     r = r < 0 ? r : zl_setup_limits(job, err);
+    r = r < 0 || !job->terminal ? r : zl_setup_terminal(job, o->console, true, err);
     r = r < 0 ? r : hide_paths(job, err);
     if (r == 0 && job->root_readonly && mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
         return zl_setup_fail(err, -errno, "make the root read-only");
@@ -370,7 +373,7 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     struct zl_setup_error err = { 0 };
     int at_the_gate = 0;
     char start;
-    const int keep[] = { gate, report, o->starter };
+    const int keep[] = { gate, report, o->starter, job->terminal ? o->console : -EBADF };
     /* The shim's lock above all: held here it would outlive a killed shim. */
     zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
@@ -379,8 +382,7 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     int r = zl_cgroup_enter(o->cgroup, unified);
     if (r < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the cgroup"));
-    if (r < 0 || to_the_gate(job, o->cgroup, gate, &err) < 0 ||
-        (o->starter >= 0 && zl_setup_check_program(job, &err) < 0))
+    if (r < 0 || to_the_gate(job, o, gate, &err) < 0 || (o->starter >= 0 && zl_setup_check_program(job, &err) < 0))
         give_up(report, &err);
     if (zl_write_full(report, &at_the_gate, sizeof at_the_gate) < 0)
         _exit(1);
@@ -392,6 +394,8 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     }
     if (gate < 0 || zl_read_full(gate, &start, 1) != 1)
         _exit(1);
+    if (o->in_container && o->in_container(o->arg, true, &err) < 0)
+        give_up(report, &err);
     ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
     give_up(report, &err);
 }
