@@ -186,6 +186,7 @@ static void on_board(struct control *c, int fd_take)
 
 static void drop_listener(struct control *c, unsigned i)
 {
+    (void)shutdown(c->listeners[i].fd, SHUT_RD); /* the port is free at once, whoever still knows the socket */
     ZL_GROW(c->dropped, c->ndropped, c->dropped_cap);
     c->dropped[c->ndropped++] = (struct dropped){ c->listeners[i].fd, c->epoch + 1 };
     c->listeners[i] = c->listeners[--c->nlisteners];

@@ -160,6 +160,18 @@ def test_the_agent_dies_again_and_again_and_nobody_notices(node, tmp_path):
         assert numbered_lines(node, instance) > 10000
 
 
+def test_a_port_is_free_when_its_deployment_is_gone(node, tmp_path):
+    """Even though the proxy's threads still have to let go of it: under another name it is taken again at once."""
+    tag = import_workload(node, tmp_path, ["serve", "8080"])
+    port = free_port()
+    documents = [node.write_spec(spec(port, tag, 1).replace("deployment: spine", f"deployment: {name}"), f"{name}.yml")
+                 for name in ("one", "two")]
+    for turn in range(12):
+        node.run("up", "-b", documents[turn % 2])
+        assert fetch(port)[0] == 200
+        node.run("down", ("one", "two")[turn % 2])
+
+
 def test_the_stop_signal_of_an_image_is_kept(node, registry, tmp_path):
     """An image that wants SIGUSR1 gets it, from a later agent, too; the program would wait out SIGTERM."""
     oci.workload_layout(BUILD, tmp_path / "layout", ["say", "ready", "until-signal", str(int(signal.SIGUSR1))],

@@ -509,10 +509,13 @@ void zl_proxy_unlisten(struct zl_proxy *p, uint32_t id)
     for (unsigned i = 0; i < p->nlisteners; i++) {
         if (p->listeners[i].id != id)
             continue;
-        (void)zl_close(p->listeners[i].fd);
+        int fd = p->listeners[i].fd;
         p->listeners[i] = p->listeners[--p->nlisteners];
         if (p->sock >= 0 && zl_px_send(p->sock, ZL_PX_DROP, ZL_PX_R_ID, id, NULL, -EBADF) < 0)
             lost(p);
+        /* The proxy closes it once no thread knows it, which takes its time; the port is free now. */
+        (void)shutdown(fd, SHUT_RD);
+        (void)zl_close(fd);
         return;
     }
 }

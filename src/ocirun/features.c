@@ -1,0 +1,79 @@
+#include "ocirun/ocirun.h"
+
+#include <seccomp.h>
+#include <stdio.h>
+
+static struct zl_value *strings(struct zl_arena *a, const char *const *v, size_t n)
+{
+    struct zl_value *list = zl_value_new(a, ZL_LIST);
+    for (size_t i = 0; i < n; i++)
+        zl_value_append(list, zl_value_string(a, zl_str(v[i])));
+    return list;
+}
+
+static struct zl_value *flags(struct zl_arena *a, const char *const *names, const bool *on, size_t n)
+{
+    struct zl_value *map = zl_value_new(a, ZL_MAP);
+    for (size_t i = 0; i < n; i++)
+        zl_value_set(a, map, names[i], zl_value_bool(a, on[i]));
+    return map;
+}
+
+static struct zl_value *seccomp_part(struct zl_arena *a)
+{
+    static const char *const actions[] = { "SCMP_ACT_ALLOW",        "SCMP_ACT_ERRNO",       "SCMP_ACT_KILL",
+                                           "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
+                                           "SCMP_ACT_TRACE",        "SCMP_ACT_TRAP" };
+    static const char *const operators[] = { "SCMP_CMP_EQ", "SCMP_CMP_GE",        "SCMP_CMP_GT", "SCMP_CMP_LE",
+                                             "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE" };
+    static const struct {
+        const char *oci, *name;
+    } archs[] = { { "SCMP_ARCH_AARCH64", "aarch64" }, { "SCMP_ARCH_ARM", "arm" },
+                  { "SCMP_ARCH_MIPS", "mips" },       { "SCMP_ARCH_MIPS64", "mips64" },
+                  { "SCMP_ARCH_PPC64LE", "ppc64le" }, { "SCMP_ARCH_RISCV64", "riscv64" },
+                  { "SCMP_ARCH_S390X", "s390x" },     { "SCMP_ARCH_X32", "x32" },
+                  { "SCMP_ARCH_X86", "x86" },         { "SCMP_ARCH_X86_64", "x86_64" } };
+    struct zl_value *v = zl_value_new(a, ZL_MAP), *known = zl_value_new(a, ZL_LIST);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(archs); i++)
+        if (seccomp_arch_resolve_name(archs[i].name))
+            zl_value_append(known, zl_value_string(a, zl_str(archs[i].oci)));
+    zl_value_set(a, v, "enabled", zl_value_bool(a, true));
+    zl_value_set(a, v, "actions", strings(a, actions, ZL_ARRAY_LEN(actions)));
+    zl_value_set(a, v, "operators", strings(a, operators, ZL_ARRAY_LEN(operators)));
+    zl_value_set(a, v, "archs", known);
+    zl_value_set(a, v, "knownFlags", zl_value_new(a, ZL_LIST));
+    zl_value_set(a, v, "supportedFlags", zl_value_new(a, ZL_LIST));
+    return v;
+}
+
+int ocirun_features(struct ocirun *r, const char *unused)
+{
+    static const char *const cgroup[] = { "v1", "v2", "systemd", "systemdUser", "rdma" }, *const enabled[] = {
+        "enabled"
+    };
+    static const bool have_cgroup[] = { true, true, false, false, false }, no[] = { false };
+    struct zl_arena *a = &r->arena;
+    struct zl_value *v = zl_value_new(a, ZL_MAP), *l = zl_value_new(a, ZL_MAP),
+                    *mount_options = zl_value_new(a, ZL_LIST), *namespaces = zl_value_new(a, ZL_LIST),
+                    *capabilities = zl_value_new(a, ZL_LIST), *mounts = zl_value_new(a, ZL_MAP);
+    (void)unused;
+    ocirun_names(a, mount_options, namespaces, capabilities);
+    zl_value_set(a, v, "ociVersionMin", zl_value_string(a, ZL_STR("1.0.0")));
+    zl_value_set(a, v, "ociVersionMax", zl_value_string(a, ZL_STR("1.3.0")));
+    zl_value_set(a, v, "hooks", strings(a, zl_oci_hook_names, ZL_OCI_HOOK_KINDS));
+    zl_value_set(a, v, "mountOptions", mount_options);
+    zl_value_set(a, l, "namespaces", namespaces);
+    zl_value_set(a, l, "capabilities", capabilities);
+    zl_value_set(a, l, "cgroup", flags(a, cgroup, have_cgroup, ZL_ARRAY_LEN(cgroup)));
+    zl_value_set(a, l, "seccomp", seccomp_part(a));
+    zl_value_set(a, l, "apparmor", flags(a, enabled, no, 1));
+    zl_value_set(a, l, "selinux", flags(a, enabled, no, 1));
+    zl_value_set(a, l, "intelRdt", flags(a, enabled, no, 1));
+    zl_value_set(a, mounts, "idmap", flags(a, enabled, no, 1));
+    zl_value_set(a, l, "mountExtensions", mounts);
+    zl_value_set(a, v, "linux", l);
+    zl_auto_buf text = ZL_BUF_INIT;
+    zl_json_print(&text, v, 2);
+    printf("%s\n", text.p);
+    return 0;
+}

@@ -1,0 +1,180 @@
+/* linux.resources: limits and device rules at creation, changes to a running container, what it takes. */
+#include "ocirun/ocirun.h"
+
+#include "base/fd.h"
+#include "sys/devices.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int ocirun_set_devices(struct ocirun *r, const struct zl_items *rules, const struct zl_cgroup *g)
+{
+    enum { RWM = ZL_DEVICE_READ | ZL_DEVICE_WRITE | ZL_DEVICE_MKNOD };
+    static const struct zl_device_rule defaults[] = {
+        { true, 'c', 1, 3, RWM }, { true, 'c', 1, 5, RWM }, { true, 'c', 1, 7, RWM }, { true, 'c', 1, 8, RWM },
+        { true, 'c', 1, 9, RWM }, { true, 'c', 5, 0, RWM }, { true, 'c', 5, 2, RWM }, { true, 'c', 136, -1, RWM },
+    };
+    struct zl_device_rule *list = zl_arena_alloc(&r->arena, (2 * rules->n + ZL_ARRAY_LEN(defaults)) * sizeof *list);
+    unsigned n = 0;
+    for (unsigned i = 0; i < rules->n; i++) {
+        const struct zl_oci_device_rule *from = rules->v[i];
+        struct zl_device_rule *to = &list[n++];
+        *to = (struct zl_device_rule){ from->allow, from->type[0], from->major, from->minor, 0 };
+        for (const char *p = from->access; *p; p++)
+            to->access |= *p == 'r' ? ZL_DEVICE_READ : *p == 'w' ? ZL_DEVICE_WRITE : *p == 'm' ? ZL_DEVICE_MKNOD : 0;
+        bool known = zl_streq(from->type, "a") || zl_streq(from->type, "b") || zl_streq(from->type, "c");
+        if (!known || !to->access || strspn(from->access, "rwm") != strlen(from->access))
+            return zl_fail(&r->err, ZL_E_INVALID,
+                           "linux.resources.devices[%u]: type a, b or c and access of r, w, m, not '%.20s' '%.20s'", i,
+                           from->type, from->access);
+        if (to->type == 'a' && (to->major >= 0 || to->minor >= 0 ||
+                                to->access != RWM)) { /* such a one is no rule for all, but for each kind */
+            to->type = 'b';
+            list[n] = *to;
+            list[n++].type = 'c';
+        }
+    }
+    for (size_t i = 0; rules->n && i < ZL_ARRAY_LEN(defaults); i++)
+        list[n++] = defaults[i];
+    int e = zl_cgroup_set_devices(g, list, n);
+    return e < 0 ? zl_fail(&r->err, e, "set linux.resources.devices") : 0;
+}
+
+int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct zl_cgroup_limits *ret)
+{
+    enum { PERIOD_MIN = 1000, PERIOD_MAX = 1000000 }; /* the kernel's */
+    uint64_t period = from->cpu_period ? from->cpu_period : 100000;
+    struct zl_cgroup_limits l = { .cpu_shares = (uint64_t)from->cpu_shares };
+    if (from->memory_swap > 0 && from->memory_limit > from->memory_swap)
+        return zl_fail(&r->err, ZL_E_INVALID,
+                       "linux.resources.memory: swap, which counts memory and swap, is below limit");
+    if (period < PERIOD_MIN || period > PERIOD_MAX || from->cpu_quota > INT64_MAX / PERIOD_MAX)
+        return zl_fail(&r->err, ZL_E_INVALID,
+                       "linux.resources.cpu: a period of %llu and a quota of %lld are out of range",
+                       (unsigned long long)period, (long long)from->cpu_quota);
+    l.memory_bytes = from->memory_limit < 0 ? ZL_CGROUP_ANY : (uint64_t)from->memory_limit;
+    l.memory_total = from->memory_swap ? from->memory_swap : -1; /* not said: any */
+    l.pids = from->pids_limit < 0 ? ZL_CGROUP_ANY : (uint64_t)from->pids_limit;
+    if (from->cpu_quota)
+        l.cpu_quota_us = from->cpu_quota < 0 ? ZL_CGROUP_ANY : (uint64_t)from->cpu_quota * 100000 / period;
+    *ret = l;
+    return 0;
+}
+
+static int find(struct ocirun *r, const char *id, struct ocirun_state **s, struct zl_cgroup *g,
+                enum ocirun_status *status)
+{
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, s);
+    if (e < 0)
+        return e;
+    *status = ocirun_status(*s, folder);
+    e = ocirun_cgroup(*s, g);
+    return e < 0 ? zl_fail(&r->err, e, "find the cgroup of %s", id) : 0;
+}
+
+static int number(struct ocirun *r, const char *option, const char *text, int64_t min, int64_t *ret)
+{
+    if (text && zl_parse_i64(zl_str(text), min, INT64_MAX, ret) < 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "%s takes a number from %lld, not '%.40s'", option, (long long)min, text);
+    return 0;
+}
+
+/* --resources FILE, - for standard input; else one option a number. */
+static int read_resources(struct ocirun *r, struct zl_oci_resources **ret)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    struct zl_decoder d;
+    const char *path = r->o.resources;
+    int64_t period = 0;
+    *ret = zl_arena_alloc(&r->arena, sizeof **ret);
+    if (!path) {
+        int e = number(r, "--memory", r->o.memory, -1, &(*ret)->memory_limit);
+        e = e < 0 ? e : number(r, "--memory-swap", r->o.memory_swap, -1, &(*ret)->memory_swap);
+        e = e < 0 ? e : number(r, "--cpu-quota", r->o.cpu_quota, -1, &(*ret)->cpu_quota);
+        e = e < 0 ? e : number(r, "--cpu-share", r->o.cpu_shares, 0, &(*ret)->cpu_shares);
+        e = e < 0 ? e : number(r, "--pids-limit", r->o.pids, -1, &(*ret)->pids_limit);
+        e = e < 0 ? e : number(r, "--cpu-period", r->o.cpu_period, 0, &period);
+        (*ret)->cpu_period = (uint64_t)period;
+        return e;
+    }
+    int e = zl_read_file(AT_FDCWD, zl_streq(path, "-") ? "/proc/self/fd/0" : path, ZL_OCI_CONFIG_MAX + 1, &text);
+    if (e < 0)
+        return zl_fail(&r->err, e, "read %s", path);
+    zl_decoder_init(&d, &r->arena);
+    e = zl_oci_resources_parse(&d, zl_buf_view(&text), ret, &r->err);
+    zl_decoder_done(&d);
+    return e < 0 ? zl_wrap(&r->err, e, "%s", path) : 0;
+}
+
+int ocirun_update(struct ocirun *r, const char *id)
+{
+    struct ocirun_state *s;
+    struct zl_oci_resources *from;
+    struct zl_cgroup_limits limits;
+    struct zl_cgroup g;
+    enum ocirun_status status;
+    int e = find(r, id, &s, &g, &status);
+    e = e < 0 ? e : read_resources(r, &from);
+    e = e < 0 ? e : ocirun_limits(r, from, &limits);
+    if (e < 0)
+        return e;
+    if (status == OCIRUN_STOPPED)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
+    e = zl_cgroup_update(&g, &limits);
+    return e < 0 ? zl_fail(&r->err, e, "change the limits of %s", id) : 0;
+}
+
+static struct zl_value *map_with(struct zl_arena *a, const char *key, struct zl_value *v)
+{
+    struct zl_value *map = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, map, key, v);
+    return map;
+}
+
+/* runc's shape: {"type":"stats","id":…,"data":{…}}; times in nanoseconds. */
+static int say_stats(struct ocirun *r, const char *id, const struct zl_cgroup *g)
+{
+    struct zl_arena *a = &r->arena;
+    struct zl_cgroup_stats stats;
+    int e = zl_cgroup_stats(g, &stats);
+    if (e < 0)
+        return zl_fail(&r->err, e, "read the statistics of %s", id);
+    struct zl_value *v = zl_value_new(a, ZL_MAP), *data = zl_value_new(a, ZL_MAP), *memory = zl_value_new(a, ZL_MAP);
+    uint64_t limit = ZL_MIN(stats.memory_limit, (uint64_t)INT64_MAX);
+    zl_value_set(a, memory, "usage", zl_value_int(a, (int64_t)stats.memory_bytes));
+    zl_value_set(a, memory, "limit", zl_value_int(a, (int64_t)limit));
+    zl_value_set(a, data, "cpu",
+                 map_with(a, "usage", map_with(a, "total", zl_value_int(a, (int64_t)stats.cpu_usec * 1000))));
+    zl_value_set(a, data, "memory", map_with(a, "usage", memory));
+    zl_value_set(a, data, "pids", map_with(a, "current", zl_value_int(a, (int64_t)stats.pids)));
+    zl_value_set(a, v, "type", zl_value_string(a, ZL_STR("stats")));
+    zl_value_set(a, v, "id", zl_value_string(a, zl_str(id)));
+    zl_value_set(a, v, "data", data);
+    zl_auto_buf text = ZL_BUF_INIT;
+    zl_json_print(&text, v, 0);
+    printf("%s\n", text.p);
+    return fflush(stdout) ? zl_fail(&r->err, -errno, "write the statistics") : 0;
+}
+
+int ocirun_events(struct ocirun *r, const char *id)
+{
+    struct ocirun_state *s;
+    struct zl_cgroup g;
+    enum ocirun_status status;
+    uint64_t ms = 5000;
+    if (r->o.interval && (zl_parse_duration_ms(zl_str(r->o.interval), &ms) < 0 || ms == 0))
+        return zl_fail(&r->err, ZL_E_USAGE, "--interval takes a duration such as 5s, not '%.40s'", r->o.interval);
+    for (;;) {
+        int e = find(r, id, &s, &g, &status);
+        if (e == 0 && status == OCIRUN_STOPPED)
+            e = zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
+        e = e < 0 ? e : say_stats(r, id, &g);
+        if (e < 0 || r->o.stats)
+            return e;
+        (void)poll(NULL, 0, (int)ZL_MIN(ms, (uint64_t)86400000));
+    }
+}
