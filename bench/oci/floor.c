@@ -24,7 +24,8 @@
 #include <unistd.h>
 
 static char groups[16][256];
-static int ngroups, unified = -1;
+static int ngroups, unified = -1, cpuset = -1;
+static char cpus[256], mems[256]; /* of the machine: a cpuset takes no process before it has some */
 
 static void die(const char *what)
 {
@@ -39,6 +40,16 @@ static double now_us(void)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
+static void get(const char *dir, const char *file, char *ret, size_t size)
+{
+    char path[320];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
+    ret[n < 0 ? 0 : n] = 0;
+    close(fd);
+}
+
 /* A folder for us in every hierarchy that is mounted. */
 static void find_groups(void)
 {
@@ -48,6 +59,12 @@ static void find_groups(void)
         if (sscanf(line, "%*s %199s %63s", dir, type) == 2 && strncmp(type, "cgroup", 6) == 0 && ngroups < 16) {
             if (strcmp(type, "cgroup2") == 0)
                 unified = ngroups;
+            if (cpuset < 0 && strcmp(type, "cgroup") == 0)
+                get(dir, "cpuset.cpus", cpus, sizeof cpus);
+            if (cpuset < 0 && cpus[0]) {
+                cpuset = ngroups;
+                get(dir, "cpuset.mems", mems, sizeof mems);
+            }
             snprintf(groups[ngroups++], sizeof groups[0], "%s/zl-floor", dir);
         }
     if (f)
@@ -90,6 +107,10 @@ static void life(const char *lower, const char *scratch, int with_groups)
     for (int i = 0; with_groups && i < ngroups; i++)
         if (mkdir(groups[i], 0755) < 0 && errno != EEXIST)
             die(groups[i]);
+    if (with_groups && cpuset >= 0) {
+        put(groups[cpuset], "cpuset.cpus", cpus);
+        put(groups[cpuset], "cpuset.mems", mems);
+    }
     if (with_groups && unified >= 0 && (dir = open(groups[unified], O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
         a.flags |= CLONE_INTO_CGROUP;
         a.cgroup = (unsigned long long)dir;
@@ -113,6 +134,9 @@ static void spawn(char **words, int n)
     char *argv[64], numbered[64][64];
     int k = 0, status;
     pid_t pid;
+    posix_spawn_file_actions_t f;
+    posix_spawn_file_actions_init(&f); /* what stays must not hold our pipe */
+    posix_spawn_file_actions_addopen(&f, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     for (; words[k] && k < 63; k++) {
         char *at = strchr(words[k], '%');
         argv[k] = words[k];
@@ -122,8 +146,9 @@ static void spawn(char **words, int n)
         }
     }
     argv[k] = NULL;
-    if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) != 0 || waitpid(pid, &status, 0) < 0 || status != 0)
+    if (posix_spawnp(&pid, argv[0], &f, NULL, argv, environ) != 0 || waitpid(pid, &status, 0) < 0 || status != 0)
         die(argv[0]);
+    posix_spawn_file_actions_destroy(&f);
 }
 
 int main(int argc, char **argv)

@@ -3,10 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define R(member) offsetof(struct zl_oci_runtime, member)
-#define L(member) (offsetof(struct zl_oci_runtime, linux_.member) - offsetof(struct zl_oci_runtime, linux_))
-#define LR(member) \
-    (offsetof(struct zl_oci_runtime, linux_.resources.member) - offsetof(struct zl_oci_runtime, linux_.resources))
+#define R(member)        offsetof(struct zl_oci_runtime, member)
+#define L(member)        (offsetof(struct zl_oci_runtime, linux_.member) - offsetof(struct zl_oci_runtime, linux_))
+#define LR(member)       offsetof(struct zl_oci_resources, member)
 #define P(member)        offsetof(struct zl_oci_process, member)
 #define AT(type, member) offsetof(struct type, member)
 #define NOT_YET(name_)                      \
@@ -182,7 +181,7 @@ static const struct zl_field resource_fields[] = {
     { .name = "cpu", .kind = ZL_K_STRUCT, .offset = LR(cpu_quota), .type = &type_cpu },
     EMPTY("blockIO"), EMPTY("hugepageLimits"), EMPTY("network"), EMPTY("rdma"), EMPTY("unified"),
 };
-static const struct zl_type type_resources = PART("'resources'", resource_fields);
+static const struct zl_type type_resources = OPEN(zl_oci_resources, resource_fields);
 
 static const struct zl_field arg_fields[] = {
     NUM("index", AT(zl_oci_seccomp_arg, index), 0, 5, .flags = ZL_F_REQUIRED),
@@ -340,4 +339,14 @@ int zl_oci_process_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci
         return r;
     *ret = object;
     return check_process(*ret, err);
+}
+
+int zl_oci_resources_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci_resources **ret, struct zl_err *err)
+{
+    const struct zl_value *root;
+    void *object;
+    int r = parse(d, &type_resources, text, &root, &object, err);
+    if (r == 0)
+        *ret = object;
+    return r;
 }

@@ -90,6 +90,12 @@ struct zl_oci_seccomp {
     struct zl_items rules; /* of struct zl_oci_seccomp_rule */
 };
 
+struct zl_oci_resources {
+    struct zl_items devices;                                              /* of struct zl_oci_device_rule */
+    int64_t memory_limit, memory_swap, pids_limit, cpu_quota, cpu_shares; /* 0: not said; -1: none */
+    uint64_t cpu_period;
+};
+
 struct zl_oci_pair {
     const char *key, *value;
 };
@@ -106,11 +112,7 @@ struct zl_oci_runtime {
         const char *cgroups_path, *rootfs_propagation;
         struct zl_strings masked, readonly;
         struct zl_oci_seccomp seccomp;
-        struct {
-            struct zl_items devices;
-            int64_t memory_limit, memory_swap, pids_limit, cpu_quota, cpu_shares; /* 0: not said; -1: none */
-            uint64_t cpu_period;
-        } resources;
+        struct zl_oci_resources resources;
     } linux_;
 };
 
@@ -119,6 +121,9 @@ enum { ZL_OCI_CONFIG_MAX = 4 << 20 };
 /* Decodes and checks what can be checked without a machine. */
 int zl_oci_runtime_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci_runtime **ret,
                          struct zl_err *err) ZL_MUST;
+/* The member `linux.resources` alone, as `update --resources` takes it. */
+int zl_oci_resources_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci_resources **ret,
+                           struct zl_err *err) ZL_MUST;
 /* The member `process` alone, as `exec --process` takes it. */
 int zl_oci_process_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci_process **ret,
                          struct zl_err *err) ZL_MUST;

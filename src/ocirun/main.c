@@ -18,6 +18,8 @@
 #define ZLAYER_VERSION "0"
 #endif
 
+enum { PROGRAM_MAX = 64 << 20 };
+
 static const char usage[] =
     "usage: zl-oci [--root DIR] [--log FILE] [--log-format text|json] VERB …\n"
     "\n"
@@ -29,10 +31,14 @@ static const char usage[] =
     "  exec [-d] [--pid-file FILE] --process FILE ID, exec [--cwd DIR] [-e NAME=VALUE]… ID COMMAND…\n"
     "                                            one more process in it\n"
     "  pause ID · resume ID                      freeze and thaw its processes\n"
+    "  update [-r FILE | --memory N --memory-swap N --cpu-quota N --cpu-period N --cpu-share N --pids-limit N] ID\n"
+    "                                            change its limits; -r -: linux.resources from standard input\n"
+    "  events [--stats] [--interval TIME] ID     what it takes, a JSON line each time; --stats: once\n"
     "  delete [--force] ID                       remove what has stopped; --force: kill it first\n"
     "  list [-q] [-f table|json]                 the containers below the state folder\n"
     "  ps [-f table|json] ID                     its processes\n"
     "  spec [-b BUNDLE]                          write a config.json to start from\n"
+    "  features                                  what this can do, as JSON\n"
     "  --version\n";
 
 static void say_json(const struct zl_value *v)
@@ -156,11 +162,11 @@ static int run(struct ocirun *r, const char *id)
 static const struct verb {
     const char *name;
     int (*fn)(struct ocirun *r, const char *id);
-    bool id, signal;
-} verbs[] = { { "create", create, true, false },
+    bool id, signal, enters; /* a container */
+} verbs[] = { { "create", create, true, false, true },
               { "start", ocirun_start, true, false },
-              { "exec", ocirun_exec, true, false },
-              { "run", run, true, false },
+              { "exec", ocirun_exec, true, false, true },
+              { "run", run, true, false, true },
               { "state", state, true, false },
               { "kill", kill_verb, true, true },
               { "delete", ocirun_delete, true, false },
@@ -168,6 +174,9 @@ static const struct verb {
               { "resume", resume, true, false },
               { "list", list, false, false },
               { "ps", ps, true, false },
+              { "update", ocirun_update, true, false },
+              { "events", ocirun_events, true, false },
+              { "features", ocirun_features, false, false },
               { "spec", ocirun_spec, false, false } };
 
 /* Options that take a value, and where it goes; NULL: it is taken and means nothing here. */
@@ -198,6 +207,16 @@ static int take_option(struct ocirun *r, const char *name, const char *value, bo
                     { "--quiet", NULL, &r->o.quiet },
                     { "-q", NULL, &r->o.quiet },
                     { "--tty", NULL, &r->o.tty },
+                    { "--resources", &r->o.resources, NULL },
+                    { "-r", &r->o.resources, NULL },
+                    { "--stats", NULL, &r->o.stats },
+                    { "--interval", &r->o.interval, NULL },
+                    { "--memory", &r->o.memory, NULL },
+                    { "--memory-swap", &r->o.memory_swap, NULL },
+                    { "--cpu-quota", &r->o.cpu_quota, NULL },
+                    { "--cpu-period", &r->o.cpu_period, NULL },
+                    { "--cpu-share", &r->o.cpu_shares, NULL },
+                    { "--pids-limit", &r->o.pids, NULL },
                     { "-t", NULL, &r->o.tty } };
     const char *equals = strchr(name, '=');
     size_t n = equals ? (size_t)(equals - name) : strlen(name);
@@ -278,6 +297,27 @@ static int parse(struct ocirun *r, int argc, char **argv, const struct verb **re
     return 0;
 }
 
+/*
+ * What enters a container runs from a sealed copy in memory: there, /proc/self/exe leads to nothing of the host that
+ * could be written to (CVE-2019-5736). Returns when this is the copy.
+ */
+static int run_sealed(struct ocirun *r, char **argv)
+{
+    zl_auto_close int self = zl_openat(AT_FDCWD, "/proc/self/exe", O_RDONLY, 0);
+    if (self < 0)
+        return zl_fail(&r->err, self, "open the program itself");
+    int seals = fcntl(self, F_GET_SEALS);
+    if (seals >= 0 && seals & F_SEAL_WRITE)
+        return 0;
+    zl_auto_buf text = ZL_BUF_INIT;
+    int e = zl_read_file(AT_FDCWD, "/proc/self/exe", PROGRAM_MAX, &text);
+    zl_auto_close int copy = e < 0 ? e : zl_sealed_memfd("zl-oci", text.p, text.n);
+    if (copy < 0)
+        return zl_fail(&r->err, copy, "copy the program itself");
+    fexecve(copy, argv, environ);
+    return zl_fail(&r->err, -errno, "execute the copy of the program itself");
+}
+
 /* On stderr for people, in the log for the engine: both read what failed from there (runc's format). */
 static void report(struct ocirun *r)
 {
@@ -318,6 +358,7 @@ int main(int argc, char **argv)
     zl_arena_init(&r.arena);
     r.o.root = "/run/zl-oci";
     int e = parse(&r, argc, argv, &verb, &id);
+    e = e < 0 || !verb->enters ? e : run_sealed(&r, argv);
     int code = e < 0 ? e : verb->fn(&r, id);
     if (code < 0) {
         report(&r);

@@ -13,6 +13,9 @@ extern const char *const ocirun_status_names[];
 struct ocirun_options {
     const char *root, *log, *log_format;
     const char *bundle, *pid_file, *console_socket, *format, *signal;
+    const char *resources, *interval;                                              /* of update and events */
+    const char *memory, *memory_swap, *cpu_quota, *cpu_period, *cpu_shares, *pids; /* of update, instead of a file */
+    bool stats;
     const char *process, *cwd; /* of exec, with the command and the variables */
     struct zl_strings command, env;
     bool log_json, debug, detach, force, all, quiet, json, tty;
@@ -80,5 +83,17 @@ int ocirun_start(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_kill(struct ocirun *r, const char *id, const char *signal) ZL_MUST;
 int ocirun_delete(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_exec(struct ocirun *r, const char *id) ZL_MUST;
+/* --- resources.c --- */
+int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct zl_cgroup_limits *ret) ZL_MUST;
+/* The document's rules, then what every container has (config-linux.md, Default Devices). */
+int ocirun_set_devices(struct ocirun *r, const struct zl_items *rules, const struct zl_cgroup *g) ZL_MUST;
+int ocirun_update(struct ocirun *r, const char *id) ZL_MUST;
+/* What a container takes: once with --stats, else each --interval while it runs. */
+int ocirun_events(struct ocirun *r, const char *id) ZL_MUST;
+/* --- features.c: what this can do (features.md) --- */
+int ocirun_features(struct ocirun *r, const char *unused) ZL_MUST;
+/* The names that translate.c knows, as lists. */
+void ocirun_names(struct zl_arena *arena, struct zl_value *mount_options, struct zl_value *namespaces,
+                  struct zl_value *capabilities);
 /* --- spec.c: writes a config.json to start from, in the bundle --- */
 int ocirun_spec(struct ocirun *r, const char *unused) ZL_MUST;

@@ -456,3 +456,15 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     e = e < 0 ? e : check_sysctls(&t);
     return e < 0 ? e : ocirun_seccomp(&r->arena, &c->linux_.seccomp, &ret->seccomp, &r->err);
 }
+
+void ocirun_names(struct zl_arena *arena, struct zl_value *mount_opts, struct zl_value *namespaces,
+                  struct zl_value *capabilities)
+{
+    for (size_t i = 0; i < ZL_ARRAY_LEN(mount_options); i++)
+        zl_value_append(mount_opts, zl_value_string(arena, zl_str(mount_options[i].name)));
+    zl_value_append(mount_opts, zl_value_string(arena, ZL_STR("tmpcopyup")));
+    for (size_t i = 0; i < ZL_ARRAY_LEN(namespace_kinds); i++)
+        zl_value_append(namespaces, zl_value_string(arena, zl_str(namespace_kinds[i].name)));
+    for (size_t i = 0; i < ZL_ARRAY_LEN(cap_names); i++)
+        zl_value_append(capabilities, zl_value_string(arena, zl_str(zl_arena_printf(arena, "CAP_%s", cap_names[i]))));
+}

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "sys/devices.h"
 #include "sys/process.h"
 
 #include <fcntl.h>
@@ -35,58 +34,15 @@ static int make_starter(int folder)
                                                                                                       : ZL_TAKE_FD(fd);
 }
 
-/* The document's rules, then what every container has (config-linux.md, Default Devices). */
-static int set_devices(struct ocirun *r, const struct zl_items *rules, const struct zl_cgroup *g)
-{
-    enum { RWM = ZL_DEVICE_READ | ZL_DEVICE_WRITE | ZL_DEVICE_MKNOD };
-    static const struct zl_device_rule defaults[] = {
-        { true, 'c', 1, 3, RWM }, { true, 'c', 1, 5, RWM }, { true, 'c', 1, 7, RWM }, { true, 'c', 1, 8, RWM },
-        { true, 'c', 1, 9, RWM }, { true, 'c', 5, 0, RWM }, { true, 'c', 5, 2, RWM }, { true, 'c', 136, -1, RWM },
-    };
-    struct zl_device_rule *list = zl_arena_alloc(&r->arena, (2 * rules->n + ZL_ARRAY_LEN(defaults)) * sizeof *list);
-    unsigned n = 0;
-    for (unsigned i = 0; i < rules->n; i++) {
-        const struct zl_oci_device_rule *from = rules->v[i];
-        struct zl_device_rule *to = &list[n++];
-        *to = (struct zl_device_rule){ from->allow, from->type[0], from->major, from->minor, 0 };
-        for (const char *p = from->access; *p; p++)
-            to->access |= *p == 'r' ? ZL_DEVICE_READ : *p == 'w' ? ZL_DEVICE_WRITE : *p == 'm' ? ZL_DEVICE_MKNOD : 0;
-        bool known = zl_streq(from->type, "a") || zl_streq(from->type, "b") || zl_streq(from->type, "c");
-        if (!known || !to->access || strspn(from->access, "rwm") != strlen(from->access))
-            return zl_fail(&r->err, ZL_E_INVALID,
-                           "linux.resources.devices[%u]: type a, b or c and access of r, w, m, not '%.20s' '%.20s'", i,
-                           from->type, from->access);
-        if (to->type == 'a' && (to->major >= 0 || to->minor >= 0 ||
-                                to->access != RWM)) { /* such a one is no rule for all, but for each kind */
-            to->type = 'b';
-            list[n] = *to;
-            list[n++].type = 'c';
-        }
-    }
-    for (size_t i = 0; rules->n && i < ZL_ARRAY_LEN(defaults); i++)
-        list[n++] = defaults[i];
-    int e = zl_cgroup_set_devices(g, list, n);
-    return e < 0 ? zl_fail(&r->err, e, "set linux.resources.devices") : 0;
-}
-
 static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_cgroup *g, const char *parent)
 {
-    struct zl_cgroup_limits limits = { 0 };
-    int64_t memory = c->linux_.resources.memory_limit, swap = c->linux_.resources.memory_swap;
-    limits.memory_bytes = memory > 0 ? (uint64_t)memory : 0;
-    limits.memory_total = swap ? swap : -1; /* not said: any */
-    limits.pids = c->linux_.resources.pids_limit > 0 ? (uint64_t)c->linux_.resources.pids_limit : 0;
-    limits.cpu_shares = (uint64_t)c->linux_.resources.cpu_shares;
-    uint64_t period = c->linux_.resources.cpu_period ? c->linux_.resources.cpu_period : 100000;
-    if (c->linux_.resources.cpu_quota > 0)
-        limits.cpu_quota_us = (uint64_t)((double)c->linux_.resources.cpu_quota * 100000.0 / (double)period);
-    if (swap > 0 && memory > swap)
-        return zl_fail(&r->err, ZL_E_INVALID,
-                       "linux.resources.memory: swap, which counts memory and swap, is below limit");
-    int e = zl_cgroup_create(g, parent, &limits);
+    struct zl_cgroup_limits limits;
+    int e = ocirun_limits(r, &c->linux_.resources, &limits);
     if (e < 0)
-        return zl_fail(&r->err, e, "make the cgroup with its limits");
-    return set_devices(r, &c->linux_.resources.devices, g);
+        return e;
+    e = zl_cgroup_create(g, parent, &limits);
+    return e < 0 ? zl_fail(&r->err, e, "make the cgroup with its limits")
+                 : ocirun_set_devices(r, &c->linux_.resources.devices, g);
 }
 
 int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret)

@@ -165,46 +165,63 @@ static int enable_controllers(const struct zl_cgroup *g, const char *parent, con
     return r < 0 ? r : enable_controllers_in(above, l);
 }
 
+static int write_limit(const char *dir, const char *file, uint64_t v, const char *none)
+{
+    return v == ZL_CGROUP_ANY ? write_value(dir, file, none) : write_u64(dir, file, v);
+}
+
 static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
 {
     const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
     int r = 0;
     if (l->memory_bytes) {
-        r = write_u64(dir, "memory.max", l->memory_bytes);
-        uint64_t swap = l->memory_total > (int64_t)l->memory_bytes ? (uint64_t)l->memory_total - l->memory_bytes : 0;
+        r = write_limit(dir, "memory.max", l->memory_bytes, "max");
+        bool more = l->memory_total > 0 && (uint64_t)l->memory_total > l->memory_bytes;
+        uint64_t swap = more ? (uint64_t)l->memory_total - l->memory_bytes : 0;
         if (r == 0 && l->memory_total >= 0) /* as a container's memory, not its memory and as much swap again */
             (void)write_u64(dir, "memory.swap.max", swap);
     }
     if (r == 0 && l->cpu_quota_us) {
-        char text[48];
-        snprintf(text, sizeof text, "%llu 100000", (unsigned long long)l->cpu_quota_us);
+        char text[48] = "max 100000";
+        if (l->cpu_quota_us != ZL_CGROUP_ANY)
+            snprintf(text, sizeof text, "%llu 100000", (unsigned long long)l->cpu_quota_us);
         r = write_value(dir, "cpu.max", text);
     }
     if (r == 0 && l->cpu_shares) /* v1's 2 to 262144 on v2's 1 to 10000, as runc and crun do */
-        r = write_u64(dir, "cpu.weight", 1 + (ZL_MAX(l->cpu_shares, UINT64_C(2)) - 2) * 9999 / 262142);
-    return r == 0 && l->pids ? write_u64(dir, "pids.max", l->pids) : r;
+        r = write_u64(dir, "cpu.weight",
+                      1 + (ZL_MIN(ZL_MAX(l->cpu_shares, UINT64_C(2)), UINT64_C(262144)) - 2) * 9999 / 262142);
+    return r == 0 && l->pids ? write_limit(dir, "pids.max", l->pids, "max") : r;
+}
+
+static int set_memory_v1(const char *dir, const struct zl_cgroup_limits *l)
+{
+    static const char memory[] = "memory.limit_in_bytes", all[] = "memory.memsw.limit_in_bytes";
+    uint64_t total = l->memory_total > 0 ? (uint64_t)l->memory_total : l->memory_bytes;
+    int r = write_limit(dir, memory, l->memory_bytes, "-1");
+    /* Over the limit of memory and swap it is refused: then that one goes first. */
+    if (r == -EINVAL && write_limit(dir, all, l->memory_total < 0 ? ZL_CGROUP_ANY : total, "-1") == 0)
+        r = write_limit(dir, memory, l->memory_bytes, "-1");
+    if (r == 0 && l->memory_total >= 0)
+        (void)write_limit(dir, all, total, "-1"); /* absent without swap accounting */
+    return r;
 }
 
 static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
 {
+    const char *cpu = g->dir[ZL_CONTROLLER_CPU];
     int r = 0;
-    if ((l->memory_bytes && !g->dir[ZL_CONTROLLER_MEMORY][0]) || (l->cpu_quota_us && !g->dir[ZL_CONTROLLER_CPU][0]) ||
+    if ((l->memory_bytes && !g->dir[ZL_CONTROLLER_MEMORY][0]) || ((l->cpu_quota_us || l->cpu_shares) && !cpu[0]) ||
         (l->pids && !g->dir[ZL_CONTROLLER_PIDS][0]))
         return -EOPNOTSUPP;
-    if (l->memory_bytes) {
-        r = write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.limit_in_bytes", l->memory_bytes);
-        uint64_t total = l->memory_total > 0 ? (uint64_t)l->memory_total : l->memory_bytes;
-        if (r == 0 && l->memory_total >= 0) /* absent without swap accounting */
-            (void)write_u64(g->dir[ZL_CONTROLLER_MEMORY], "memory.memsw.limit_in_bytes", total);
-    }
+    if (l->memory_bytes)
+        r = set_memory_v1(g->dir[ZL_CONTROLLER_MEMORY], l);
     if (r == 0 && l->cpu_quota_us) {
-        r = write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.cfs_period_us", 100000);
-        r = r < 0 ? r : write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.cfs_quota_us", l->cpu_quota_us);
+        r = write_u64(cpu, "cpu.cfs_period_us", 100000);
+        r = r < 0 ? r : write_limit(cpu, "cpu.cfs_quota_us", l->cpu_quota_us, "-1");
     }
     if (r == 0 && l->cpu_shares)
-        r = g->dir[ZL_CONTROLLER_CPU][0] ? write_u64(g->dir[ZL_CONTROLLER_CPU], "cpu.shares", l->cpu_shares)
-                                         : -EOPNOTSUPP;
-    return r == 0 && l->pids ? write_u64(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids) : r;
+        r = write_u64(cpu, "cpu.shares", l->cpu_shares);
+    return r == 0 && l->pids ? write_limit(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids, "max") : r;
 }
 
 int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits)
@@ -220,6 +237,13 @@ int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct
         return set_v1(g, limits);
     int r = enable_controllers(g, parent, limits);
     return r < 0 ? r : set_v2(g, limits);
+}
+
+int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits)
+{
+    if (g->layout == ZL_CGROUP_NONE)
+        return -EOPNOTSUPP;
+    return g->layout == ZL_CGROUP_V2 ? set_v2(g, limits) : set_v1(g, limits);
 }
 
 /*

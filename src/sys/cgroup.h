@@ -28,12 +28,15 @@ struct zl_cgroup {
     char dir[ZL_CONTROLLER_COUNT][320]; /* of the group in that hierarchy; "" when the machine has none */
 };
 
+#define ZL_CGROUP_ANY UINT64_MAX /* a limit that is lifted */
+
+/* 0: not said. memory_bytes, cpu_quota_us and pids may be ZL_CGROUP_ANY. */
 struct zl_cgroup_limits {
-    uint64_t memory_bytes; /* 0: none */
+    uint64_t memory_bytes;
     int64_t memory_total;  /* memory and swap; 0: no swap; -1: any */
-    uint64_t cpu_quota_us; /* per 100,000 µs; 0: none */
-    uint64_t cpu_shares;   /* as v1 counts them, 2 to 262144; 0: the kernel's default */
-    uint64_t pids;         /* 0: none */
+    uint64_t cpu_quota_us; /* per 100,000 µs */
+    uint64_t cpu_shares;   /* as v1 counts them, 2 to 262144 */
+    uint64_t pids;
 };
 
 struct zl_cgroup_stats {
@@ -44,6 +47,8 @@ struct zl_cgroup_stats {
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_find_all(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits) ZL_MUST;
+/* Changes the limits of a group that is there; those that are 0 stay as they are. */
+int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
 /* The calling process, of one thread, enters the group. `unified`: also in the v2 tree, in which it may be already. */
 int zl_cgroup_enter(const struct zl_cgroup *g, bool unified) ZL_MUST;
 /* The group's folder in the v2 tree, for a process to be made in (CLONE_INTO_CGROUP); -ENOENT when there is none. */

@@ -100,6 +100,9 @@ def test_a_life(bundle):
     before = leftovers.snapshot()
     bundle.write("say", "up", "forever")
     pid = bundle.create()
+    # What waits there is no file of the host's (CVE-2019-5736).
+    with open(f"/proc/{pid}/exe", "rb") as exe:
+        assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:") and fcntl.fcntl(exe, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
     shown = json.loads(bundle("state", "c").stdout)
     assert (shown["status"], shown["pid"], shown["bundle"]) == ("created", pid, str(bundle.folder))
     assert bundle("exec", "c", "/workload", check=False).returncode == 1
@@ -256,6 +259,52 @@ def test_limits(bundle):
         for path in pathlib.Path("/sys/fs/cgroup").glob(f"{top}zl-oci-test"):
             (path / "deep").rmdir()
             path.rmdir()
+
+
+def test_limits_change(bundle):
+    """update, by options and by a document on standard input; a limit above that of memory and swap, too."""
+    linux = {**bundle.config["linux"], "resources": {"memory": {"limit": 32 << 20, "swap": 32 << 20}, "pids": {"limit": 20}}}
+    bundle.write("forever", linux=linux)
+    bundle.create()
+    bundle("start", "c")
+    v1 = pathlib.Path("/sys/fs/cgroup/memory").is_dir()
+
+    def seen():
+        files = ["memory/{}/memory.limit_in_bytes", "pids/{}/pids.max", "cpu/{}/cpu.cfs_quota_us"] if v1 else \
+            ["{}/memory.max", "{}/pids.max", "{}/cpu.max"]
+        values = [pathlib.Path("/sys/fs/cgroup", f.format("zl-oci/c")).read_text().split()[0] for f in files]
+        return values[0], values[1], "max" if values[2] == "-1" else values[2]
+
+    assert seen() == (str(32 << 20), "20", "max")
+    bundle("update", "--memory", 64 << 20, "--memory-swap", 64 << 20, "--cpu-quota", "30000", "--cpu-period", "60000", "c")
+    assert seen() == (str(64 << 20), "20", "50000")
+    r = subprocess.run([ZL_OCI, "--root", bundle.state, "update", "--resources", "-", "c"], text=True, timeout=30 * SLOW, check=False,
+                       input=json.dumps({"memory": {"limit": 16 << 20}, "pids": {"limit": -1}, "cpu": {"quota": -1}}))
+    assert r.returncode == 0 and seen() == (str(16 << 20), "max", "max")
+    for bad in (["--memory", "much"], ["--cpu-period", "1"], ["--memory", "2097152", "--memory-swap", "1048576"], ["-r", "/none"]):
+        assert bundle("update", *bad, "c", check=False).returncode == 1
+    assert seen()[0] == str(16 << 20)
+    stats = json.loads(bundle("events", "--stats", "c").stdout)
+    assert stats["type"] == "stats" and stats["id"] == "c"
+    data = stats["data"]
+    assert data["memory"]["usage"]["limit"] == 16 << 20 and 0 < data["memory"]["usage"]["usage"] < 16 << 20
+    assert data["pids"]["current"] == 1 and data["cpu"]["usage"]["total"] > 0
+    bundle("delete", "--force", "c")
+    assert bundle("events", "--stats", "c", check=False).returncode == 1
+
+
+def test_features(bundle):
+    f = json.loads(bundle("features").stdout)
+    assert f["ociVersionMin"] == "1.0.0" and set(f["hooks"]) >= {"prestart", "poststop"}
+    assert {"bind", "rprivate", "ro", "tmpcopyup"} <= set(f["mountOptions"]) and "CAP_BPF" in f["linux"]["capabilities"]
+    # What is claimed is taken, and what is not is refused.
+    for option in f["mountOptions"]:
+        mount = {"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": [option]}
+        if "bind" not in option and not option.endswith("unbindable") and option not in ("mand", "iversion", "noiversion"):
+            r = bundle.run("exit", "0", mounts=bundle.config["mounts"] + [mount])
+            assert r.returncode == 0, (option, r.stderr)
+    assert set(f["linux"]["namespaces"]) == {"mount", "pid", "network", "ipc", "uts", "cgroup"}
+    assert f["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
 
 
 def test_namespaces_are_joined(bundle):
