@@ -65,14 +65,15 @@ int zl_read_file(int dir, const char *name, size_t limit, struct zl_buf *ret)
     for (;;) {
         if (zl_buf_try_reserve(&b, 4096) < 0)
             return -ENOMEM;
-        ssize_t r = zl_read_full(fd, b.p + b.n, b.cap - b.n - 1);
+        size_t room = b.cap - b.n - 1;
+        ssize_t r = zl_read_full(fd, b.p + b.n, room);
         if (r < 0)
             return (int)r;
-        if (r == 0)
-            break;
         b.n += (size_t)r;
         if (b.n > limit)
             return -EFBIG;
+        if ((size_t)r < room)
+            break;
     }
     b.p[b.n] = 0;
     zl_buf_done(ret);
@@ -120,6 +121,9 @@ int zl_mkdirat(int dir, const char *name, mode_t mode)
 
 int zl_mkdir_p(const char *path, mode_t mode)
 {
+    int all = zl_mkdirat(AT_FDCWD, path, mode); /* mostly there is what is above */
+    if (all != -ENOENT)
+        return all;
     zl_auto_free char *copy = zl_xstrdup(path);
     for (char *s = copy + 1; *s; s++) {
         if (*s != '/')

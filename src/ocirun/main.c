@@ -11,7 +11,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef ZLAYER_VERSION
@@ -297,21 +300,45 @@ static int parse(struct ocirun *r, int argc, char **argv, const struct verb **re
     return 0;
 }
 
+/* A read-only mount of the program's file alone, which no path leads to (kernel 5.12), or -errno. */
+static int mount_self(void)
+{
+    struct mount_attr readonly = { .attr_set = MOUNT_ATTR_RDONLY };
+    zl_auto_close int fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd < 0 || syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &readonly, sizeof readonly) < 0)
+        return -errno;
+    return ZL_TAKE_FD(fd);
+}
+
+/* Such a mount is its own top, so that the file's path is "/"; of the copy in memory the seals tell. */
+static bool is_sealed(int self)
+{
+    char path[8];
+    struct statvfs fs;
+    int seals = fcntl(self, F_GET_SEALS);
+    if (seals >= 0)
+        return seals & F_SEAL_WRITE;
+    return fstatvfs(self, &fs) == 0 && fs.f_flag & ST_RDONLY && readlink("/proc/self/exe", path, sizeof path) == 1 &&
+           path[0] == '/';
+}
+
 /*
- * What enters a container runs from a sealed copy in memory: there, /proc/self/exe leads to nothing of the host that
- * could be written to (CVE-2019-5736). Returns when this is the copy.
+ * What enters a container runs from where /proc/self/exe leads to nothing of the host that could be written to
+ * (CVE-2019-5736): a read-only mount, else a sealed copy in memory. Returns when this is the one that runs there.
  */
 static int run_sealed(struct ocirun *r, char **argv)
 {
     zl_auto_close int self = zl_openat(AT_FDCWD, "/proc/self/exe", O_RDONLY, 0);
     if (self < 0)
         return zl_fail(&r->err, self, "open the program itself");
-    int seals = fcntl(self, F_GET_SEALS);
-    if (seals >= 0 && seals & F_SEAL_WRITE)
+    if (is_sealed(self))
         return 0;
-    zl_auto_buf text = ZL_BUF_INIT;
-    int e = zl_read_file(AT_FDCWD, "/proc/self/exe", PROGRAM_MAX, &text);
-    zl_auto_close int copy = e < 0 ? e : zl_sealed_memfd("zl-oci", text.p, text.n);
+    zl_auto_close int copy = mount_self();
+    if (copy < 0) {
+        zl_auto_buf text = ZL_BUF_INIT;
+        int e = zl_read_file(AT_FDCWD, "/proc/self/exe", PROGRAM_MAX, &text);
+        copy = e < 0 ? e : zl_sealed_memfd("zl-oci", text.p, text.n);
+    }
     if (copy < 0)
         return zl_fail(&r->err, copy, "copy the program itself");
     fexecve(copy, argv, environ);

@@ -54,7 +54,7 @@ struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, 
 /* `process`: instead of the config's, for exec; NULL: the config's. */
 int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_oci_process *process,
                const char *bundle, const char *id, struct zl_job *ret) ZL_MUST;
-/* "/a/b/c" or "a/b/c" as parent and name; without one: zl-oci and the id. */
+/* "/a/b/c" or "a/b/c" as parent and name; without one: zl-oci-<id>. */
 int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const char **parent,
                        const char **name) ZL_MUST;
 

@@ -406,7 +406,7 @@ static int check_sysctls(struct translation *t)
 int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const char **parent, const char **name)
 {
     if (!path || !*path)
-        path = zl_arena_printf(&r->arena, "zl-oci/%s", id);
+        path = zl_arena_printf(&r->arena, "zl-oci-%s", id);
     if (strchr(path, ':'))
         return zl_fail(&r->err, ZL_E_UNSUPPORTED,
                        "linux.cgroupsPath: '%.100s': groups managed by systemd are not supported yet", path);
@@ -421,7 +421,7 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
     if (!clean.n)
         return zl_fail(&r->err, ZL_E_INVALID, "linux.cgroupsPath: '%.100s' is the root of all groups", path);
     const char *slash = strrchr(clean.p, '/');
-    *parent = slash ? zl_arena_strndup(&r->arena, clean.p, (size_t)(slash - clean.p)) : ".";
+    *parent = slash ? zl_arena_strndup(&r->arena, clean.p, (size_t)(slash - clean.p)) : "";
     *name = zl_arena_strdup(&r->arena, slash ? slash + 1 : clean.p);
     return 0;
 }

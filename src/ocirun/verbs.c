@@ -34,13 +34,13 @@ static int make_starter(int folder)
                                                                                                       : ZL_TAKE_FD(fd);
 }
 
-static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_cgroup *g, const char *parent)
+static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_cgroup *g)
 {
     struct zl_cgroup_limits limits;
     int e = ocirun_limits(r, &c->linux_.resources, &limits);
     if (e < 0)
         return e;
-    e = zl_cgroup_create(g, parent, &limits);
+    e = zl_cgroup_create(g, &limits);
     return e < 0 ? zl_fail(&r->err, e, "make the cgroup with its limits")
                  : ocirun_set_devices(r, &c->linux_.resources.devices, g);
 }
@@ -112,13 +112,6 @@ int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e)
     return zl_fail(&r->err, e->code, "%s%s", e->step, why);
 }
 
-/* Ours, when nothing is below it any more; any other is the engine's. */
-static void remove_parent(const char *parent)
-{
-    if (zl_streq(parent, "zl-oci"))
-        zl_cgroup_remove_parent(parent);
-}
-
 struct creation {
     struct ocirun *r;
     const struct zl_oci_runtime *c;
@@ -161,8 +154,9 @@ static int keep_config(struct ocirun *r, const char *bundle, int folder)
     return e < 0 ? zl_fail(&r->err, e, "keep the document") : 0;
 }
 
-/* From a folder that is ours to a process that waits at the socket. */
-static int create_in(struct ocirun *r, int folder, const char *id, struct zl_setup *setup)
+/* From a folder that is ours to a process that waits at the socket; to `run`, at the gate that `setup` holds. */
+static int create_in(struct ocirun *r, int folder, const char *id, bool run, struct zl_setup *setup,
+                     struct zl_oci_runtime **ret)
 {
     struct zl_oci_runtime *c;
     struct zl_job job;
@@ -190,12 +184,12 @@ static int create_in(struct ocirun *r, int folder, const char *id, struct zl_set
     e = ocirun_write_state(r, folder, &s); /* without a process yet: enough for `delete` when we are killed */
     if (e < 0)
         return e;
-    zl_auto_close int starter = make_starter(folder);
-    if (starter < 0)
+    zl_auto_close int starter = run ? -EBADF : make_starter(folder);
+    if (starter < 0 && !run)
         return zl_fail(&r->err, starter, "make the start socket");
     zl_auto_close int console = -EBADF;
     e = ocirun_console(r, &console);
-    e = e < 0 ? e : set_limits(r, c, &g, s.cgroup_parent);
+    e = e < 0 ? e : set_limits(r, c, &g);
     struct creation creation = { r, c, &s };
     struct zl_setup_options o = { .dir = -EBADF,
                                   .cgroup = &g,
@@ -204,13 +198,13 @@ static int create_in(struct ocirun *r, int folder, const char *id, struct zl_set
                                   .in_container = in_container,
                                   .arg = &creation,
                                   .own_stdio = true,
+                                  .outlives = true,
                                   .starter = starter };
     struct zl_setup_error se = { 0 };
     if (e == 0 && zl_setup_create(&job, &o, setup, &se) < 0)
         e = ocirun_setup_error(r, &se);
     if (e < 0) {
         ZL_IGNORE(zl_cgroup_destroy(&g, 2000));
-        remove_parent(s.cgroup_parent);
         return e;
     }
     s.pid = setup->pid;
@@ -219,13 +213,28 @@ static int create_in(struct ocirun *r, int folder, const char *id, struct zl_set
     e = e < 0 ? e : ocirun_write_pid(r, setup->pid);
     if (e < 0)
         zl_setup_abort(setup);
+    *ret = c;
     return e;
 }
 
-static int start_in(struct ocirun *r, int folder, const char *id)
+/* After the start: `c` is NULL when it is not read yet. */
+static int started(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
+{
+    struct ocirun_state *s;
+    int e = c ? 0 : ocirun_load(r, folder, id, &c);
+    if (e < 0 || !c->hooks[ZL_OCI_POSTSTART].n)
+        return e;
+    e = ocirun_read_state(r, folder, id, &s);
+    return e < 0 ? e : ocirun_hooks(r, c, ZL_OCI_POSTSTART, s, "running");
+}
+
+int ocirun_start(struct ocirun *r, const char *id)
 {
     struct sockaddr_un a;
     struct zl_setup_error se = { 0 };
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    if (folder < 0)
+        return folder;
     zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     socket_address(folder, &a);
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
@@ -235,11 +244,7 @@ static int start_in(struct ocirun *r, int folder, const char *id)
     (void)unlinkat(folder, "start.sock", 0);
     if (zl_setup_await(fd, fd, &se) < 0)
         return ocirun_setup_error(r, &se);
-    struct zl_oci_runtime *c;
-    struct ocirun_state *s;
-    int e = ocirun_load(r, folder, id, &c);
-    e = e < 0 || !c->hooks[ZL_OCI_POSTSTART].n ? e : ocirun_read_state(r, folder, id, &s);
-    return e < 0 || !c->hooks[ZL_OCI_POSTSTART].n ? e : ocirun_hooks(r, c, ZL_OCI_POSTSTART, s, "running");
+    return started(r, folder, id, NULL);
 }
 
 static pid_t forward_to;
@@ -260,7 +265,7 @@ int ocirun_wait(pid_t pid)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static int remove_container(struct ocirun *r, int folder, const char *id)
+static int remove_container(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
 {
     struct ocirun_state *s;
     struct zl_cgroup g;
@@ -269,12 +274,9 @@ static int remove_container(struct ocirun *r, int folder, const char *id)
         return e;
     e = ocirun_cgroup(s, &g);
     e = e < 0 ? e : zl_cgroup_destroy(&g, 10000);
-    if (e == 0)
-        remove_parent(s->cgroup_parent);
     if (e < 0)
         return zl_fail(&r->err, e, "remove the cgroup of %s", id);
-    struct zl_oci_runtime *c;
-    bool known = ocirun_load(r, folder, id, &c) == 0;
+    bool known = c || ocirun_load(r, folder, id, &c) == 0;
     e = ocirun_remove_folder(r, id);
     if (e == 0 && known && ocirun_hooks(r, c, ZL_OCI_POSTSTOP, s, "stopped") < 0)
         fprintf(stderr, "zl-oci: %s\n", r->err.text); /* it is gone all the same (runtime.md, Lifecycle, 12) */
@@ -284,11 +286,13 @@ static int remove_container(struct ocirun *r, int folder, const char *id)
 int ocirun_create(struct ocirun *r, const char *id, bool run)
 {
     struct zl_setup setup;
+    struct zl_setup_error se = { 0 };
+    struct zl_oci_runtime *c;
     int e = ocirun_check_id(id, &r->err);
     zl_auto_close int folder = e < 0 ? e : ocirun_make_folder(r, id);
     if (folder < 0)
         return folder;
-    e = create_in(r, folder, id, &setup);
+    e = create_in(r, folder, id, run, &setup, &c);
     if (e < 0) {
         struct zl_err why = r->err;
         ZL_IGNORE(ocirun_remove_folder(r, id));
@@ -297,23 +301,17 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
     }
     if (!run)
         return 0;
-    e = start_in(r, folder, id);
+    e = zl_setup_start(&setup, &se) < 0 ? ocirun_setup_error(r, &se) : started(r, folder, id, c);
     if (e == 0 && r->o.detach)
         return 0;
     if (e < 0)
         (void)kill(setup.pid, SIGKILL);
     int status = ocirun_wait(setup.pid), code = e < 0 ? e : status;
     struct zl_err why = r->err;
-    if (remove_container(r, folder, id) < 0 && code >= 0)
+    if (remove_container(r, folder, id, c) < 0 && code >= 0)
         return r->err.code;
     r->err = why;
     return code;
-}
-
-int ocirun_start(struct ocirun *r, const char *id)
-{
-    zl_auto_close int folder = ocirun_open_folder(r, id);
-    return folder < 0 ? folder : start_in(r, folder, id);
 }
 
 int ocirun_kill(struct ocirun *r, const char *id, const char *signal)
@@ -356,5 +354,5 @@ int ocirun_delete(struct ocirun *r, const char *id)
     if (status != OCIRUN_STOPPED && !r->o.force)
         return zl_fail(&r->err, ZL_E_CONFLICT, "cannot delete container %s that is not stopped: %s", id,
                        ocirun_status_names[status]);
-    return remove_container(r, folder, id);
+    return remove_container(r, folder, id, NULL);
 }

@@ -58,7 +58,7 @@ static int make_cgroup(const struct zl_job *job, struct zl_cgroup *ret, struct z
                                        .cpu_quota_us = job->cpu_quota_us,
                                        .pids = job->pids };
     int r = zl_cgroup_find(job->cgroup_parent, job->id, ret);
-    r = r < 0 ? r : zl_cgroup_create(ret, job->cgroup_parent, &limits);
+    r = r < 0 ? r : zl_cgroup_create(ret, &limits);
     if (r == 0)
         return 0;
     ZL_IGNORE(zl_cgroup_destroy(ret, 1000));

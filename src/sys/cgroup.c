@@ -81,9 +81,11 @@ static int take_mount(struct zl_str line, int controllers, const char *parent, c
             match = zl_str_is(field, controller_names[c]);
         }
         if (match && !g->dir[c][0] &&
-            (size_t)snprintf(g->dir[c], sizeof g->dir[c], "%.*s/%s/%s", ZL_STR_FMT(mountpoint), parent, id) >=
-                sizeof g->dir[c])
+            (size_t)snprintf(g->dir[c], sizeof g->dir[c], "%.*s/%s%s%s", ZL_STR_FMT(mountpoint), parent,
+                             *parent ? "/" : "", id) >= sizeof g->dir[c])
             return -ENAMETOOLONG;
+        if (match && v2 && !g->unified_root)
+            g->unified_root = mountpoint.n;
     }
     return 0;
 }
@@ -152,17 +154,17 @@ static int enable_controllers_in(const char *dir, const struct zl_cgroup_limits 
     return r;
 }
 
-static int enable_controllers(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *l)
+/* In each group above, the topmost first. */
+static int enable_controllers(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
 {
     char above[320];
     const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
-    const char *tail = strstr(dir, parent);
-    if (!tail || tail == dir)
-        return -EINVAL;
-    snprintf(above, sizeof above, "%.*s", (int)(tail - dir - 1), dir);
-    int r = enable_controllers_in(above, l);
-    snprintf(above, sizeof above, "%.*s", (int)(tail - dir + (ptrdiff_t)strlen(parent)), dir);
-    return r < 0 ? r : enable_controllers_in(above, l);
+    int r = 0;
+    for (const char *p = dir + g->unified_root; r == 0 && p; p = strchr(p + 1, '/')) {
+        snprintf(above, sizeof above, "%.*s", (int)(p - dir), dir);
+        r = enable_controllers_in(above, l);
+    }
+    return r;
 }
 
 static int write_limit(const char *dir, const char *file, uint64_t v, const char *none)
@@ -224,7 +226,7 @@ static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
     return r == 0 && l->pids ? write_limit(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids, "max") : r;
 }
 
-int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits)
+int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits)
 {
     if (g->layout == ZL_CGROUP_NONE)
         return limits->memory_bytes || limits->cpu_quota_us || limits->cpu_shares || limits->pids ? -EOPNOTSUPP : 0;
@@ -235,7 +237,7 @@ int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct
     }
     if (g->layout != ZL_CGROUP_V2)
         return set_v1(g, limits);
-    int r = enable_controllers(g, parent, limits);
+    int r = enable_controllers(g, limits);
     return r < 0 ? r : set_v2(g, limits);
 }
 
@@ -262,6 +264,12 @@ int zl_cgroup_enter(const struct zl_cgroup *g, bool unified)
             return r;
     }
     return 0;
+}
+
+int zl_cgroup_enter_at(int unified)
+{
+    zl_auto_close int fd = zl_openat(unified, "cgroup.procs", O_WRONLY, 0);
+    return fd < 0 ? fd : zl_write_full(fd, "0", 1);
 }
 
 int zl_cgroup_open_unified(const struct zl_cgroup *g)
@@ -402,17 +410,25 @@ static int remove_group(const char *dir, int depth)
     return r < 0 ? r : rmdir(dir) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
+static int remove_groups(const struct zl_cgroup *g)
+{
+    int r = 0;
+    for (int c = 0; c < ZL_CONTROLLER_COUNT && r == 0; c++)
+        r = g->dir[c][0] ? remove_group(g->dir[c], 0) : 0;
+    return r;
+}
+
 int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms)
 {
+    if (remove_groups(g) == 0) /* the kernel removes no group that has processes */
+        return 0;
     uint64_t deadline = zl_clock_mono_ms() + timeout_ms;
     for (unsigned pause_us = 100;; pause_us = ZL_MIN(pause_us * 2, 20000u)) {
         int r = zl_cgroup_empty(g);
         if (r == 0) {
             (void)zl_cgroup_kill(g);
         } else if (r > 0) {
-            r = 0;
-            for (int c = 0; c < ZL_CONTROLLER_COUNT && r == 0; c++)
-                r = g->dir[c][0] ? remove_group(g->dir[c], 0) : 0;
+            r = remove_groups(g);
             if (r == 0)
                 return 0;
         }

@@ -25,6 +25,7 @@ enum zl_controller {
 
 struct zl_cgroup {
     enum zl_cgroup_layout layout;
+    size_t unified_root;                /* how much of that folder's name is where the v2 tree is mounted */
     char dir[ZL_CONTROLLER_COUNT][320]; /* of the group in that hierarchy; "" when the machine has none */
 };
 
@@ -43,16 +44,18 @@ struct zl_cgroup_stats {
     uint64_t cpu_usec, memory_bytes, memory_limit, pids; /* memory_limit UINT64_MAX: none */
 };
 
-/* Where the group is or would be; makes nothing. */
+/* Where the group is or would be; makes nothing. `parent` may be "", or more than one level. */
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_find_all(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
-int zl_cgroup_create(const struct zl_cgroup *g, const char *parent, const struct zl_cgroup_limits *limits) ZL_MUST;
+int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
 /* Changes the limits of a group that is there; those that are 0 stay as they are. */
 int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
 /* The calling process, of one thread, enters the group. `unified`: also in the v2 tree, in which it may be already. */
 int zl_cgroup_enter(const struct zl_cgroup *g, bool unified) ZL_MUST;
 /* The group's folder in the v2 tree, for a process to be made in (CLONE_INTO_CGROUP); -ENOENT when there is none. */
 int zl_cgroup_open_unified(const struct zl_cgroup *g) ZL_MUST;
+/* The calling process enters the v2 group that this is. */
+int zl_cgroup_enter_at(int unified) ZL_MUST;
 /* 1: frozen, 0: not. */
 int zl_cgroup_frozen(const struct zl_cgroup *g) ZL_MUST;
 /* Freezes or thaws; -EOPNOTSUPP where there is no freezer. */

@@ -46,12 +46,12 @@ void zl_setup_close_others(const int *keep, size_t n)
 }
 
 /*
- * clone3, or clone on a kernel or under a filter that has none. Without CLONE_VM this is a fork with namespaces. Made
- * in the group at once where the kernel can (5.7); *inside says so, to the child, too.
+ * clone3, or clone on a kernel or under a filter that has none. Made in the group at once where the kernel can (5.7).
  */
-static pid_t clone_process(uint64_t flags, int cgroup, bool *inside)
+pid_t zl_setup_clone(uint64_t flags, int cgroup, bool *inside)
 {
-    struct clone_args args = { .flags = flags | CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup };
+    struct clone_args args = { .flags = flags | CLONE_INTO_CGROUP, .cgroup = (uint64_t)cgroup };
+    args.exit_signal = flags & CLONE_PARENT ? 0 /* it takes ours */ : SIGCHLD;
     *inside = cgroup >= 0;
     long pid = cgroup >= 0 ? syscall(SYS_clone3, &args, sizeof args) : -1;
     if (pid >= 0)
@@ -61,7 +61,7 @@ static pid_t clone_process(uint64_t flags, int cgroup, bool *inside)
     args.cgroup = 0;
     pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0 && (errno == ENOSYS || errno == EPERM))
-        pid = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, NULL);
+        pid = syscall(SYS_clone, flags | args.exit_signal, NULL, NULL, NULL, NULL);
     return pid < 0 ? -errno : (pid_t)pid;
 }
 
@@ -181,7 +181,7 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
         return r;
     bool inside;
     int cgroup = zl_cgroup_open_unified(&s.cgroup); /* none: the child enters the others itself */
-    s.pid = clone_process(new_namespaces(job), cgroup, &inside);
+    s.pid = zl_setup_clone(new_namespaces(job), cgroup, &inside);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (!o->own_stdio && (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0))

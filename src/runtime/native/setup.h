@@ -37,8 +37,9 @@ struct zl_setup_options {
     int (*in_container)(void *arg, bool starting, struct zl_setup_error *err);
     void *arg;
     bool own_stdio; /* the program gets ours, not pipes */
-    int starter;    /* a listening socket: the child waits there, not at the gate, and does not end with us; the
-                       one who connects is told as by zl_setup_await. Negative: the gate. */
+    bool outlives;  /* the child does not end with us */
+    int starter;    /* a listening socket: the child waits there, not at the gate; the one who connects is told as by
+                       zl_setup_await. Negative: the gate. */
 };
 
 /* Makes everything up to the gate. */
@@ -54,6 +55,8 @@ void zl_setup_abort(struct zl_setup *s);
 /* What runs in the child, which enters the group first; `unified`: in the v2 tree, too, as it was not made in there. */
 ZL_NORETURN void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *options, bool unified,
                                 int gate, int report);
+/* A fork with namespaces, in the v2 group of that descriptor; *inside: in that group from the start. -errno. */
+pid_t zl_setup_clone(uint64_t flags, int cgroup, bool *inside);
 /* Rights, user and program for a process that is inside the container already; returns only on failure. */
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
 /* The job's rlimits, of the calling process. */

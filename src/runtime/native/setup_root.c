@@ -377,7 +377,7 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     /* The shim's lock above all: held here it would outlive a killed shim. */
     zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
-    if (o->starter < 0)
+    if (!o->outlives)
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     int r = zl_cgroup_enter(o->cgroup, unified);
     if (r < 0)

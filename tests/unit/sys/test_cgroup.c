@@ -37,7 +37,7 @@ static struct zl_cgroup make(const char *id, const struct zl_cgroup_limits *limi
 {
     struct zl_cgroup g;
     assert_ok(zl_cgroup_find(parent, id, &g));
-    assert_ok(zl_cgroup_create(&g, parent, limits));
+    assert_ok(zl_cgroup_create(&g, limits));
     return g;
 }
 

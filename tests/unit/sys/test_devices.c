@@ -95,7 +95,7 @@ static void the_kernel_does_it(void **state)
     }
     snprintf(id, sizeof id, "d%d", (int)getpid());
     assert_int_equal(zl_cgroup_find_all("zl-test-devices", id, &g), 0);
-    assert_int_equal(zl_cgroup_create(&g, "zl-test-devices", &none), 0);
+    assert_int_equal(zl_cgroup_create(&g, &none), 0);
     assert_int_equal(zl_cgroup_set_devices(&g, some, ZL_ARRAY_LEN(some)), 0);
     int r = looked_from(&g);
     assert_int_equal(zl_cgroup_destroy(&g, 2000), 0);
@@ -103,7 +103,7 @@ static void the_kernel_does_it(void **state)
     /* The v2 program is there on a hybrid layout, too. */
     if (g.dir[ZL_CONTROLLER_UNIFIED][0] && g.dir[ZL_CONTROLLER_DEVICES][0]) {
         g.dir[ZL_CONTROLLER_DEVICES][0] = 0;
-        assert_int_equal(zl_cgroup_create(&g, "zl-test-devices", &none), 0);
+        assert_int_equal(zl_cgroup_create(&g, &none), 0);
         assert_int_equal(zl_cgroup_set_devices(&g, some, ZL_ARRAY_LEN(some)), 0);
         r = looked_from(&g);
         assert_int_equal(zl_cgroup_destroy(&g, 2000), 0);
