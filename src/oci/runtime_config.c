@@ -59,11 +59,22 @@ static void decode_pairs(struct zl_decoder *d, const struct zl_value *v, void *f
     }
 }
 
+static bool says_nothing(const struct zl_value *v)
+{
+    if (v->kind == ZL_LIST)
+        return !v->first;
+    /* A 0 in a map is how engines write what nobody asked for: docker's blockIO always has a weight. */
+    for (const struct zl_value *i = v->kind == ZL_MAP ? v->first : NULL; i; i = i->next)
+        if (i->kind == ZL_INT ? !zl_str_is(i->text, "0") : !says_nothing(i))
+            return false;
+    return v->kind == ZL_MAP || v->kind == ZL_NULL || v->text.n == 0;
+}
+
 /* What must be absent or empty, as nothing does it yet. */
 static void decode_empty(struct zl_decoder *d, const struct zl_value *v, void *field)
 {
     (void)field;
-    if ((v->kind == ZL_LIST || v->kind == ZL_MAP) ? v->first != NULL : v->kind != ZL_NULL && v->text.n > 0)
+    if (!says_nothing(v))
         zl_problem_add(d, v, "not_supported_yet", NULL, "'%.60s' is not supported yet", v->key ? v->key->text.p : "");
 }
 
