@@ -11,6 +11,79 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static struct zl_strings joined(struct zl_arena *a, const struct zl_strings *one, const struct zl_strings *two)
+{
+    const char **v = zl_arena_alloc(a, (one->n + two->n + 1) * sizeof *v);
+    unsigned n = 0;
+    for (unsigned i = 0; i < one->n; i++)
+        v[n++] = one->v[i];
+    for (unsigned i = 0; i < two->n; i++)
+        v[n++] = two->v[i];
+    return (struct zl_strings){ v, n };
+}
+
+static int number_of(struct ocirun *r, const char *option, struct zl_str text, int64_t *ret)
+{
+    return zl_parse_i64(text, 0, UINT32_MAX - 1, ret) == 0
+               ? 0
+               : zl_fail(&r->err, ZL_E_USAGE, "%s takes numbers, not '%.*s'", option, (int)ZL_MIN(text.n, (size_t)40),
+                         text.p ? text.p : "");
+}
+
+/* A user other than the container's has none of its groups. */
+static int set_user(struct ocirun *r, struct zl_oci_process *p)
+{
+    struct zl_str gid, uid = zl_str_cut(zl_str(r->o.user), ':', &gid);
+    int e = number_of(r, "--user", uid, &p->uid);
+    if (e == 0 && gid.p)
+        e = number_of(r, "--user", gid, &p->gid);
+    return e;
+}
+
+static int add_groups(struct ocirun *r, struct zl_oci_process *p)
+{
+    int64_t *v = zl_arena_alloc(&r->arena, (p->groups.n + r->o.gids.n + 1) * sizeof *v);
+    unsigned n = 0;
+    int e = 0;
+    for (unsigned i = 0; i < p->groups.n; i++)
+        v[n++] = p->groups.v[i];
+    for (unsigned i = 0; i < r->o.gids.n && e == 0; i++)
+        e = number_of(r, "--additional-gids", zl_str(r->o.gids.v[i]), &v[n++]);
+    p->groups.v = v;
+    p->groups.n = n;
+    return e;
+}
+
+/* Whoever is not root keeps them at the program's start by the last two sets only. */
+static void add_caps(struct ocirun *r, struct zl_oci_process *p)
+{
+    struct zl_strings *sets[] = { &p->caps.bounding, &p->caps.effective, &p->caps.permitted, &p->caps.inheritable,
+                                  &p->caps.ambient };
+    const char **names = zl_arena_alloc(&r->arena, (r->o.caps.n + 1) * sizeof *names);
+    for (unsigned i = 0; i < r->o.caps.n; i++)
+        names[i] = strncmp(r->o.caps.v[i], "CAP_", 4) == 0 ? r->o.caps.v[i]
+                                                           : zl_arena_printf(&r->arena, "CAP_%s", r->o.caps.v[i]);
+    const struct zl_strings more = { names, r->o.caps.n };
+    for (size_t i = 0; i < (p->uid == 0 ? 3 : ZL_ARRAY_LEN(sets)); i++)
+        *sets[i] = joined(&r->arena, sets[i], &more);
+}
+
+/* The container's own process, with the command in its place. */
+static int change_process(struct ocirun *r, struct zl_oci_process *p, struct zl_oci_process **ret)
+{
+    p->args = r->o.command;
+    p->terminal = r->o.tty;
+    p->no_new_privileges |= r->o.no_new_privs;
+    p->env = joined(&r->arena, &p->env, &r->o.env);
+    if (r->o.cwd)
+        p->cwd = r->o.cwd;
+    int e = r->o.user ? set_user(r, p) : 0;
+    e = e < 0 ? e : add_groups(r, p);
+    add_caps(r, p);
+    *ret = p;
+    return e;
+}
+
 /* What --process says; else the container's own process with the command in its place. */
 static int find_process(struct ocirun *r, struct zl_oci_runtime *c, struct zl_oci_process **ret)
 {
@@ -27,20 +100,7 @@ static int find_process(struct ocirun *r, struct zl_oci_runtime *c, struct zl_oc
     }
     if (r->o.command.n == 0)
         return zl_fail(&r->err, ZL_E_USAGE, "exec takes an id and a command, or --process");
-    struct zl_oci_process *p = &c->process;
-    p->args = r->o.command;
-    p->terminal = r->o.tty;
-    if (r->o.cwd)
-        p->cwd = r->o.cwd;
-    const char **env = zl_arena_alloc(&r->arena, (p->env.n + r->o.env.n + 1) * sizeof *env);
-    unsigned n = 0;
-    for (unsigned i = 0; i < p->env.n; i++)
-        env[n++] = p->env.v[i];
-    for (unsigned i = 0; i < r->o.env.n; i++)
-        env[n++] = r->o.env.v[i];
-    p->env = (struct zl_strings){ env, n };
-    *ret = p;
-    return 0;
+    return change_process(r, &c->process, ret);
 }
 
 static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
@@ -125,9 +185,11 @@ int ocirun_exec(struct ocirun *r, const char *id)
     if (e < 0)
         return e;
     enum ocirun_status status = ocirun_status(s, folder);
-    if (status != OCIRUN_RUNNING)
-        return zl_fail(&r->err, ZL_E_CONFLICT, "cannot exec in a container that is %s: %s", ocirun_status_names[status],
-                       id);
+    if (status == OCIRUN_PAUSED && !r->o.ignore_paused)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "cannot exec in a paused container (--ignore-paused does): %s", id);
+    if (status != OCIRUN_RUNNING && status != OCIRUN_PAUSED)
+        return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: cannot exec in one that is %s: %s",
+                       ocirun_status_names[status], id);
     e = ocirun_load(r, folder, id, &c);
     e = e < 0 ? e : find_process(r, c, &process);
     e = e < 0 ? e : ocirun_job(r, c, process, s->bundle, id, &job);

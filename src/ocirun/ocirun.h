@@ -7,18 +7,23 @@
 #include "oci/runtime_config.h"
 #include "runtime/native/setup.h"
 
+#include <stdio.h>
+
 enum ocirun_status { OCIRUN_CREATED, OCIRUN_RUNNING, OCIRUN_PAUSED, OCIRUN_STOPPED };
 extern const char *const ocirun_status_names[];
 
+/* What the command line said; the table in options.c tells what each is. */
 struct ocirun_options {
-    const char *root, *log, *log_format;
-    const char *bundle, *pid_file, *console_socket, *format, *signal;
+    const char *root, *log, *log_format, *cgroup_manager, *rootless;
+    const char *bundle, *config, *pid_file, *console_socket, *format;
+    const char *process, *cwd, *user;                                              /* of exec */
     const char *resources, *interval;                                              /* of update and events */
     const char *memory, *memory_swap, *cpu_quota, *cpu_period, *cpu_shares, *pids; /* of update, instead of a file */
-    bool stats;
-    const char *process, *cwd; /* of exec, with the command and the variables */
-    struct zl_strings command, env;
-    bool log_json, debug, detach, force, all, quiet, json, tty;
+    struct zl_strings words;           /* what the verb is given: the id first */
+    struct zl_strings command;         /* of exec, options of ps */
+    struct zl_strings env, gids, caps; /* of exec */
+    bool debug, detach, keep, force, all, quiet, tty, stats, no_new_privs, no_new_keyring, ignore_paused, spec_rootless;
+    bool help, log_json, json, systemd_cgroup;
 };
 
 /* What <root>/<id>/state.json says; the rest of a state is looked up. */
@@ -31,9 +36,25 @@ struct ocirun_state {
 struct ocirun {
     struct ocirun_options o;
     const char *verb;
+    int log; /* --log, or -EBADF */
     struct zl_arena arena;
     struct zl_err err;
 };
+
+struct ocirun_verb {
+    const char *name, *words, *help;
+    int min, max; /* how many words it is given */
+    int (*fn)(struct ocirun *r, const char *id);
+    bool enters;  /* a container: it runs from a sealed copy */
+    bool rest;    /* behind the id all belongs to a command */
+    bool refused; /* has no help either */
+};
+
+/* --- options.c: the command line --- */
+/* `verbs` ends with a row without a name. `r->o.help`: help was asked for, of *ret or (NULL) of all. */
+int ocirun_parse(struct ocirun *r, const struct ocirun_verb *verbs, int argc, char **argv,
+                 const struct ocirun_verb **ret) ZL_MUST;
+void ocirun_usage(FILE *to, const struct ocirun_verb *verbs, const struct ocirun_verb *only);
 
 /* --- state.c: the folder of a container, <root>/<id> --- */
 int ocirun_check_id(const char *id, struct zl_err *err) ZL_MUST;
@@ -83,6 +104,12 @@ int ocirun_start(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_kill(struct ocirun *r, const char *id, const char *signal) ZL_MUST;
 int ocirun_delete(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_exec(struct ocirun *r, const char *id) ZL_MUST;
+/* --- show.c: what there is, and freezing it --- */
+int ocirun_show_state(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_list(struct ocirun *r, const char *unused) ZL_MUST;
+int ocirun_ps(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_pause(struct ocirun *r, const char *id) ZL_MUST;
+int ocirun_resume(struct ocirun *r, const char *id) ZL_MUST;
 /* --- resources.c --- */
 int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct zl_cgroup_limits *ret) ZL_MUST;
 /* The document's rules, then what every container has (config-linux.md, Default Devices). */

@@ -3,6 +3,7 @@
 #include "base/fd.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 /* A shell in a root filesystem, with the rights that engines give by default. */
 static const char text[] =
@@ -28,20 +29,20 @@ static const char text[] =
     "    { \"destination\": \"/dev\", \"type\": \"tmpfs\", \"source\": \"tmpfs\",\n"
     "      \"options\": [ \"nosuid\", \"strictatime\", \"mode=755\", \"size=65536k\" ] },\n"
     "    { \"destination\": \"/dev/pts\", \"type\": \"devpts\", \"source\": \"devpts\",\n"
-    "      \"options\": [ \"nosuid\", \"noexec\", \"newinstance\", \"ptmxmode=0666\", \"mode=0620\", \"gid=5\" ] },\n"
+    "      \"options\": [ \"nosuid\", \"noexec\", \"newinstance\", \"ptmxmode=0666\", \"mode=0620\"%s ] },\n"
     "    { \"destination\": \"/dev/shm\", \"type\": \"tmpfs\", \"source\": \"shm\",\n"
     "      \"options\": [ \"nosuid\", \"noexec\", \"nodev\", \"mode=1777\", \"size=65536k\" ] },\n"
     "    { \"destination\": \"/dev/mqueue\", \"type\": \"mqueue\", \"source\": \"mqueue\", \"options\": [ \"nosuid\", "
     "\"noexec\", \"nodev\" ] },\n"
-    "    { \"destination\": \"/sys\", \"type\": \"sysfs\", \"source\": \"sysfs\", \"options\": [ \"nosuid\", "
-    "\"noexec\", \"nodev\", \"ro\" ] },\n"
+    "%s,\n"
     "    { \"destination\": \"/sys/fs/cgroup\", \"type\": \"cgroup\", \"source\": \"cgroup\",\n"
     "      \"options\": [ \"nosuid\", \"noexec\", \"nodev\", \"relatime\", \"ro\" ] }\n"
     "  ],\n"
     "  \"linux\": {\n"
-    "    \"namespaces\": [ { \"type\": \"pid\" }, { \"type\": \"network\" }, { \"type\": \"ipc\" }, { \"type\": "
+    "    \"namespaces\": [ { \"type\": \"pid\" }, %s, { \"type\": \"ipc\" }, { \"type\": "
     "\"uts\" },\n"
     "                    { \"type\": \"mount\" }, { \"type\": \"cgroup\" } ],\n"
+    "%s"
     "    \"maskedPaths\": [ \"/proc/acpi\", \"/proc/asound\", \"/proc/kcore\", \"/proc/keys\", "
     "\"/proc/latency_stats\",\n"
     "                     \"/proc/timer_list\", \"/proc/timer_stats\", \"/proc/sched_debug\", \"/proc/scsi\", "
@@ -50,11 +51,25 @@ static const char text[] =
     "  }\n"
     "}\n";
 
+/* Without root: no network of its own, so the machine's /sys is bound; one user, the caller, who is root inside. */
+static const char new_sys[] = "    { \"destination\": \"/sys\", \"type\": \"sysfs\", \"source\": \"sysfs\",\n"
+                              "      \"options\": [ \"nosuid\", \"noexec\", \"nodev\", \"ro\" ] }";
+static const char bound_sys[] = "    { \"destination\": \"/sys\", \"type\": \"none\", \"source\": \"/sys\",\n"
+                                "      \"options\": [ \"rbind\", \"nosuid\", \"noexec\", \"nodev\", \"ro\" ] }";
+static const char mappings[] = "    \"uidMappings\": [ { \"containerID\": 0, \"hostID\": %u, \"size\": 1 } ],\n"
+                               "    \"gidMappings\": [ { \"containerID\": 0, \"hostID\": %u, \"size\": 1 } ],\n";
+
 int ocirun_spec(struct ocirun *r, const char *unused)
 {
     (void)unused;
     const char *path = zl_arena_printf(&r->arena, "%s/config.json", r->o.bundle ? r->o.bundle : ".");
+    zl_auto_buf out = ZL_BUF_INIT;
+    if (r->o.spec_rootless)
+        zl_buf_printf(&out, text, "", bound_sys, "{ \"type\": \"user\" }",
+                      zl_arena_printf(&r->arena, mappings, (unsigned)geteuid(), (unsigned)getegid()));
+    else
+        zl_buf_printf(&out, text, ", \"gid=5\"", new_sys, "{ \"type\": \"network\" }", "");
     zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL, 0644);
-    int e = fd < 0 ? fd : zl_write_full(fd, text, sizeof text - 1);
+    int e = fd < 0 ? fd : zl_write_full(fd, out.p, out.n);
     return e < 0 ? zl_fail(&r->err, e, "write %s", path) : 0;
 }

@@ -145,11 +145,11 @@ static int in_container(void *arg, bool starting, struct zl_setup_error *err)
 /* The document as it is now: what start, exec and delete go by. */
 static int keep_config(struct ocirun *r, const char *bundle, int folder)
 {
+    const char *path = r->o.config ? r->o.config : zl_arena_printf(&r->arena, "%s/config.json", bundle);
     zl_auto_buf text = ZL_BUF_INIT;
-    zl_auto_close int dir = zl_openat(AT_FDCWD, bundle, O_RDONLY | O_DIRECTORY, 0);
-    int e = dir < 0 ? dir : zl_read_file(dir, "config.json", ZL_OCI_CONFIG_MAX + 1, &text);
+    int e = zl_read_file(AT_FDCWD, path, ZL_OCI_CONFIG_MAX + 1, &text);
     if (e < 0)
-        return zl_fail(&r->err, e, "read %s/config.json", bundle);
+        return zl_fail(&r->err, e, "read %s", path);
     e = zl_write_file_atomic(folder, "config.json", text.p, text.n, 0600, ZL_KILL_PROOF);
     return e < 0 ? zl_fail(&r->err, e, "keep the document") : 0;
 }
@@ -308,6 +308,8 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
         (void)kill(setup.pid, SIGKILL);
     int status = ocirun_wait(setup.pid), code = e < 0 ? e : status;
     struct zl_err why = r->err;
+    if (r->o.keep && e == 0)
+        return code;
     if (remove_container(r, folder, id, c) < 0 && code >= 0)
         return r->err.code;
     r->err = why;

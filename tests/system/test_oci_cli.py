@@ -1,0 +1,187 @@
+"""The command line of zl-oci, as engines and strangers use it: options before and behind the verb, logs, formats, garbage."""
+import json
+import os
+import pathlib
+import random
+import subprocess
+
+import pytest
+
+import leftovers
+from conftest import SLOW, wait_for
+from test_oci import ZL_OCI, bundle, fields  # noqa: F401  pylint: disable=unused-import
+
+# What runc 1.1 and crun 1.8 take and engines use, with a value that can be said.
+EVERYWHERE = {"--root": "/nowhere", "--log": "/dev/null", "--log-format": "json", "--debug": None, "--rootless": "auto",
+              "--cgroup-manager": "cgroupfs", "--systemd-cgroup": "=false", "--criu": "criu"}
+MAKING = {"--bundle": "/nowhere", "-b": "/nowhere", "--config": "/nowhere/c.json", "-f": "/nowhere/c.json", "--pid-file": "/nowhere/pid",
+          "--console-socket": "/nowhere/s", "--preserve-fds": "0", "--no-pivot": None, "--no-new-keyring": None}
+OPTIONS = {
+    "create": MAKING, "run": {**MAKING, "--detach": None, "-d": None, "--keep": None, "--no-subreaper": None}, "start": {}, "state": {},
+    "exec": {"--process": "/nowhere", "-p": "/nowhere", "--tty": None, "-t": None, "--detach": None, "-d": None, "--cwd": "/", "--env": "A=B",
+             "-e": "A=B", "--user": "1:2", "-u": "1", "--additional-gids": "5", "-g": "5", "--cap": "CAP_KILL", "-c": "KILL",
+             "--no-new-privs": None, "--preserve-fds": "0", "--apparmor": "=", "--process-label": "=", "--pid-file": "/nowhere/pid",
+             "--console-socket": "/nowhere/s", "--cgroup": "=", "--ignore-paused": None},
+    "kill": {"--all": None, "-a": None}, "delete": {"--force": "=false", "-f": "=0"}, "pause": {}, "resume": {},
+    "update": {"--resources": "/nowhere", "-r": "/nowhere", "--memory": "1", "--memory-swap": "1", "--cpu-quota": "1", "--cpu-period": "1",
+               "--cpu-share": "1", "--pids-limit": "1"},
+    "events": {"--stats": None, "--interval": "1s"}, "ps": {"--format": "json", "-f": "table"},
+}
+
+
+def call(*args, **kw):
+    return subprocess.run([ZL_OCI, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=30 * SLOW, check=False, **kw)
+
+
+def children(pid):
+    return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def said(option, value):
+    return [option] if value is None else [option + value] if value.startswith("=") else [option, value]
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_every_option_is_taken_and_explained(verb, tmp_path):
+    text = call(verb, "--help").stdout
+    assert text.startswith(f"usage: zl-oci [OPTION]… {verb} ")
+    words = text.replace(",", " ").split()
+    for option, value in OPTIONS[verb].items():
+        assert option in words, option
+        r = call("--root", tmp_path, verb, *said(option, value), "nobody", *(["true"] if verb == "exec" else []))
+        # It gets as far as to look for the container, or for the bundle to make one of.
+        assert r.returncode == 1 and ("container does not exist: nobody" in r.stderr or "/nowhere" in r.stderr or "config.json" in r.stderr), \
+            (option, r.stderr)
+        if value is not None and not value.startswith("="):
+            r = call("--root", tmp_path, verb, option)
+            assert r.returncode == 1 and f"{option} needs a value" in r.stderr
+    for option, value in EVERYWHERE.items():
+        assert option in call("--help").stdout.split()
+        for args in ([*said(option, value), "list", "-q"], ["list", *said(option, value), "-q"]):
+            r = call(*args)
+            assert r.returncode == 0, (args, r.stderr)
+
+
+BAD = [
+    ([], "there is no verb"), (["nothing", "x"], "there is no verb 'nothing'"), (["--none", "list"], "there is no option --none"),
+    (["list", "--none=1"], "there is no option --none=1"), (["list", "-z"], "there is no option -z"), (["-", "list"], "no verb '-'"),
+    (["--", "--root"], "there is no verb '--root'"), (["--root"], "--root needs a value"), (["-b", "x", "create", "c"], "-b belongs behind the verb"),
+    (["kill", "--force", "c"], "--force is no option of kill"), (["list", "c"], "'c' is one argument too many"),
+    (["create", "a", "b"], "'b' is one argument too many"), (["kill", "a", "TERM", "b"], "'b' is one argument too many"),
+    (["create"], "create takes ID"), (["create", ""], "no container id"), (["create", "../x"], "no container id"),
+    (["create", "x" * 2000], "no container id"), (["state", "a/b"], "no container id"), (["list", "-f", "xml"], "--format is table or json, not 'xml'"),
+    (["--log-format", "xml", "list"], "--log-format is text or json"), (["--log", "/none/log", "list"], "--log: open /none/log"),
+    (["--rootless", "perhaps", "list"], "--rootless is true, false or auto"), (["--cgroup-manager=disabled", "list"], "--cgroup-manager is"),
+    (["list", "--quiet=perhaps"], "--quiet=perhaps is true or false"), (["start", "nobody"], "container does not exist"),
+    (["kill", "nobody", "KILL"], "container does not exist"), (["delete", "nobody"], "container does not exist"),
+    (["exec", "nobody", "true"], "container does not exist"), (["ps", "nobody"], "container does not exist"),
+    (["checkpoint", "c"], "no checkpoints"), (["restore", "c"], "no checkpoints"), (["checkpoint", "--help"], "no checkpoints"),
+    (["exec", "--apparmor", "p", "c", "true"], "--apparmor is not supported yet"), (["run", "-b", "/nowhere", "c"], "/nowhere"),
+    (["run", "-f", "/nowhere", "c"], "read /nowhere"),
+]
+
+
+@pytest.mark.parametrize("args,why", BAD, ids=[" ".join(a)[:40] for a, _ in BAD])
+def test_a_bad_call_gets_one_clear_line(bundle, args, why):  # noqa: F811
+    r = bundle(*args, check=False)
+    assert r.returncode == 1 and r.stdout == "" and why in r.stderr, r.stderr
+    assert r.stderr.startswith("zl-oci: ") and r.stderr.count("\n") == 1
+    assert not bundle.state.exists() or not any(bundle.state.iterdir())
+
+
+def test_garbage(bundle):  # noqa: F811
+    """Words that a stranger might say, in any order and number: it ends by itself, with one line, and nothing is made."""
+    before = leftovers.snapshot(folders=[bundle.folder])
+    words = [b"create", b"run", b"exec", b"kill", b"delete", b"ps", b"events", b"update", b"-", b"--", b"--=", b"-b", b"--bundle=", b"--pid-file",
+             b"\xff\xfe", b"%s%n", b"x" * 5000, b"--root=\x01", b"-f", b"--format", b"json", b"c", b"", b"9", b"--memory", b"-1", b"--all=true",
+             b"\n", "é".encode(), b"--log-format=json", b"--console-socket", b"spec\0"[:4] + b"s"]
+    chance = random.Random(4)
+    for _ in range(150):
+        args = [chance.choice(words) for _ in range(chance.randrange(1, 7))]
+        r = subprocess.run([os.fsencode(ZL_OCI), b"--root", os.fsencode(bundle.folder / "garbage"), *args], stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=bundle.folder / "rootfs", timeout=30 * SLOW, check=False)
+        if args[0] != b"delete" or r.returncode:  # which is content with nothing, when forced
+            assert r.returncode == 1 and r.stderr.startswith(b"zl-oci: "), (args, r)
+        assert r.stdout == b"" or b"delete" in args, (args, r)
+    came = [d for d in leftovers.diff(before, leftovers.snapshot(folders=[bundle.folder])) if str(bundle.folder) in d and "garbage " not in d]
+    assert came == []
+
+
+def test_the_log(bundle):  # noqa: F811
+    log = bundle.folder / "log"
+    for before, behind in ((["--log", log, "--log-format=json", "--debug"], []), ([], ["--debug", f"--log={log}", "--log-format", "json"])):
+        log.unlink(missing_ok=True)
+        r = bundle(*before, "state", *behind, "nobody", check=False)
+        first, last = map(json.loads, log.read_text().splitlines())
+        assert first["level"] == "debug" and "state" in first["msg"]
+        assert (last["level"], last["msg"]) == ("error", "container does not exist: nobody") and last["time"].endswith("Z")
+        assert r.stderr == "zl-oci: container does not exist: nobody\n"
+    log.unlink()
+    bundle("--log", log, "state", "nobody", check=False)
+    assert log.read_text().startswith('level=error msg="container does not exist: nobody" time="')
+    assert bundle("--log", log, "list", "-q").stdout == "" and len(log.read_text().splitlines()) == 1
+
+
+def test_exec_as_the_options_say(bundle):  # noqa: F811
+    bundle.write("forever", process={**bundle.config["process"], "noNewPrivileges": False})
+    bundle.create()
+    assert "container not running" in bundle("exec", "c", "/workload", check=False).stderr
+    bundle("start", "c")
+    status = ["/workload", "cat", "/proc/self/status", "cat", "/proc/self/environ"]
+    r = bundle("exec", "--user", "1000:2000", "-g", "5", "--additional-gids=6", "--cap", "CAP_CHOWN", "-c", "KILL", "--no-new-privs", "--env", "X=a=b",
+               "--cwd", "/dev", "c", *status)
+    uid, gid, groups, nnp = fields(r.stdout, "Uid", "Gid", "Groups", "NoNewPrivs")
+    assert uid == ["1000"] * 4 and gid == ["2000"] * 4 and groups == ["5", "6"] and nnp == ["1"] and "X=a=b" in r.stdout
+    sets = [int(v[0], 16) & 0x21 for v in fields(r.stdout, "CapBnd", "CapEff", "CapPrm", "CapAmb")]
+    assert sets == [0x21] * 4
+    r = bundle("exec", "c", "--", *status)
+    assert fields(r.stdout, "Uid", "CapInh", "NoNewPrivs") == [["0"] * 4, ["0" * 16], ["0"]]
+    for bad in (["--user", "ann"], ["--user", "1:x"], ["-g", "-1"], ["--cap", "CAP_NONE"]):
+        r = bundle("exec", *bad, "c", *status, check=False)
+        assert r.returncode == 1 and r.stdout == "" and bad[1][-1] in r.stderr
+    bundle("pause", "c")
+    assert "paused" in bundle("exec", "c", "/workload", check=False).stderr
+    assert "paused already" in bundle("pause", "c", check=False).stderr
+    late = subprocess.Popen([ZL_OCI, "--root", bundle.state, "exec", "--ignore-paused", "c", "/workload", "exit", "8"], stdin=subprocess.DEVNULL)
+    try:
+        wait_for("it waits in the group", lambda: any("zl-oci-c" in pathlib.Path(f"/proc/{child}/cgroup").read_text() for child in children(late.pid)))
+    finally:
+        bundle("resume", "c")
+        assert late.wait(20 * SLOW) == 8
+    assert "not paused" in bundle("resume", "c", check=False).stderr
+
+
+def test_what_it_shows(bundle):  # noqa: F811
+    assert json.loads(bundle("list", "--format", "json").stdout) == []
+    bundle.write("child-alloc", "1", "forever")
+    pid = bundle.create()
+    bundle("start", "c")
+    (row,) = json.loads(bundle("list", "-f", "json").stdout)
+    assert (row["id"], row["pid"], row["status"], row["owner"], row["rootfs"]) == ("c", pid, "running", "root", str(bundle.folder / "rootfs"))
+    head, line = bundle("list").stdout.splitlines()
+    assert head.split() == ["ID", "PID", "STATUS", "CREATED", "OWNER", "BUNDLE"] and line.split()[:3] == ["c", str(pid), "running"]
+    head, line = bundle("ps", "c").stdout.splitlines()
+    assert head.split()[:3] == ["UID", "PID", "PPID"] and line.split()[:2] == ["root", str(pid)] and "/workload" in line
+    head, line = bundle("ps", "c", "-eo", "pid,args").stdout.splitlines()
+    assert head.split() == ["PID", "COMMAND"] and line.split()[0] == str(pid)
+    assert "no column PID" in bundle("ps", "c", "-eo", "args", check=False).stderr
+    assert "did not take" in bundle("ps", "c", "--no-such-thing", check=False).stderr
+    # No ps: it is said which.
+    assert "run ps" in bundle("ps", "c", check=False, env={"PATH": "/nowhere"}).stderr
+    assert call("--version").stdout.splitlines()[0].startswith("zl-oci version ")
+
+
+def test_another_document_and_a_container_that_stays(bundle):  # noqa: F811
+    bundle.write("say", "the other", "exit", "5")
+    (bundle.folder / "config.json").rename(bundle.folder / "other.json")
+    r = bundle("run", "--keep", "--config", bundle.folder / "other.json", "c", check=False)
+    assert (r.returncode, r.stdout) == (5, "the other\n")
+    bundle.ids.append("c")
+    assert bundle.status() == "stopped"
+    bundle("delete", "c")
+    bundle("spec", "--rootless")
+    rootless = json.loads((bundle.folder / "config.json").read_text())
+    assert {"type": "user"} in rootless["linux"]["namespaces"] and {"type": "network"} not in rootless["linux"]["namespaces"]
+    assert rootless["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 0, "size": 1}]
+    assert "File exists" in bundle("spec", check=False).stderr
