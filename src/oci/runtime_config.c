@@ -70,6 +70,25 @@ static bool says_nothing(const struct zl_value *v)
     return v->kind == ZL_MAP || v->kind == ZL_NULL || v->text.n == 0;
 }
 
+/* { "eth0": { "name": "eth1" } } */
+static void decode_net_devices(struct zl_decoder *d, const struct zl_value *v, void *field)
+{
+    struct zl_items *pairs = field;
+    if (v->kind != ZL_MAP) {
+        zl_problem_add(d, v, "invalid", NULL, "expected a map of network devices, got %s", zl_value_kind_name(v->kind));
+        return;
+    }
+    pairs->v = zl_arena_alloc(d->arena, (v->count + 1) * sizeof *pairs->v);
+    for (const struct zl_value *i = v->first; i; i = i->next) {
+        struct zl_oci_pair *p = zl_arena_alloc(d->arena, sizeof *p);
+        const struct zl_value *name = i->kind == ZL_MAP ? zl_value_get(i, "name") : NULL;
+        if (i->kind != ZL_MAP || (name && name->kind != ZL_STRING))
+            zl_problem_add(d, i, "invalid", NULL, "'%.60s' expects a map with a 'name'", i->key->text.p);
+        *p = (struct zl_oci_pair){ i->key->text.p, name ? name->text.p : "" };
+        pairs->v[pairs->n++] = p;
+    }
+}
+
 /* What must be absent or empty, as nothing does it yet. */
 static void decode_empty(struct zl_decoder *d, const struct zl_value *v, void *field)
 {
@@ -124,6 +143,21 @@ static const struct zl_field console_fields[] = {
 };
 static const struct zl_type type_console = PART("'consoleSize'", console_fields);
 
+static const struct zl_field scheduler_fields[] = {
+    STR("policy", AT(zl_oci_scheduler, policy), .flags = ZL_F_REQUIRED), NUM("nice", AT(zl_oci_scheduler, nice), INT32_MIN, INT32_MAX),
+    NUM("priority", AT(zl_oci_scheduler, priority), INT32_MIN, INT32_MAX), STRS("flags", AT(zl_oci_scheduler, flags)),
+    { .name = "runtime", .kind = ZL_K_CUSTOM, .offset = AT(zl_oci_scheduler, runtime), .decode = decode_u64 },
+    { .name = "deadline", .kind = ZL_K_CUSTOM, .offset = AT(zl_oci_scheduler, deadline), .decode = decode_u64 },
+    { .name = "period", .kind = ZL_K_CUSTOM, .offset = AT(zl_oci_scheduler, period), .decode = decode_u64 },
+};
+static const struct zl_type type_scheduler = PART("'scheduler'", scheduler_fields);
+static const struct zl_field io_fields[] = {
+    STR("class", 0, .flags = ZL_F_REQUIRED), NUM("priority", P(io_priority) - P(io_class), 0, 7),
+};
+static const struct zl_type type_io = PART("'ioPriority'", io_fields);
+static const struct zl_field affinity_fields[] = { STR("initial", 0), STR("final", P(cpus_final) - P(cpus_initial)) };
+static const struct zl_type type_affinity = PART("'execCPUAffinity'", affinity_fields);
+
 static const struct zl_field process_fields[] = {
     { .name = "consoleSize", .kind = ZL_K_STRUCT, .offset = P(rows), .type = &type_console },
     { .name = "terminal", .kind = ZL_K_BOOL, .offset = P(terminal) },
@@ -133,7 +167,10 @@ static const struct zl_field process_fields[] = {
     { .name = "rlimits", .kind = ZL_K_LIST, .offset = P(rlimits), .type = &type_rlimit },
     { .name = "noNewPrivileges", .kind = ZL_K_BOOL, .offset = P(no_new_privileges) },
     { .name = "oomScoreAdj", .kind = ZL_K_CUSTOM, .offset = P(oom_score_adj), .decode = decode_oom_score },
-    EMPTY("apparmorProfile"), EMPTY("selinuxLabel"), EMPTY("scheduler"), EMPTY("ioPriority"), EMPTY("execCPUAffinity"),
+    STR("apparmorProfile", P(apparmor)), STR("selinuxLabel", P(selinux)),
+    { .name = "scheduler", .kind = ZL_K_STRUCT, .offset = P(scheduler), .type = &type_scheduler },
+    { .name = "ioPriority", .kind = ZL_K_STRUCT, .offset = P(io_class), .type = &type_io },
+    { .name = "execCPUAffinity", .kind = ZL_K_STRUCT, .offset = P(cpus_initial), .type = &type_affinity },
 };
 static const struct zl_type type_process = OPEN(zl_oci_process, process_fields);
 
@@ -143,10 +180,19 @@ static const struct zl_field root_fields[] = {
 };
 static const struct zl_type type_root = PART("'root'", root_fields);
 
+static const struct zl_field map_fields[] = {
+    NUM("containerID", AT(zl_oci_map, container), 0, UINT32_MAX, .flags = ZL_F_REQUIRED),
+    NUM("hostID", AT(zl_oci_map, host), 0, UINT32_MAX, .flags = ZL_F_REQUIRED),
+    NUM("size", AT(zl_oci_map, size), 1, UINT32_MAX, .flags = ZL_F_REQUIRED),
+};
+static const struct zl_type type_map = OPEN(zl_oci_map, map_fields);
+#define MAPS(name_, at) { .name = name_, .kind = ZL_K_LIST, .offset = at, .type = &type_map }
+
 static const struct zl_field mount_fields[] = {
     STR("destination", AT(zl_oci_mount, destination), .flags = ZL_F_REQUIRED | ZL_F_NONEMPTY),
     STR("type", AT(zl_oci_mount, type)), STR("source", AT(zl_oci_mount, source)),
-    STRS("options", AT(zl_oci_mount, options)), EMPTY("uidMappings"), EMPTY("gidMappings"),
+    STRS("options", AT(zl_oci_mount, options)), MAPS("uidMappings", AT(zl_oci_mount, uid_map)),
+    MAPS("gidMappings", AT(zl_oci_mount, gid_map)),
 };
 static const struct zl_type type_mount = OPEN(zl_oci_mount, mount_fields);
 
@@ -212,9 +258,26 @@ static const struct zl_field seccomp_fields[] = {
     NUM("defaultErrnoRet", AT(zl_oci_seccomp, default_errno_ret), -1, 4095, .fallback = "-1"),
     STRS("architectures", AT(zl_oci_seccomp, architectures)), STRS("flags", AT(zl_oci_seccomp, flags)),
     { .name = "syscalls", .kind = ZL_K_LIST, .offset = AT(zl_oci_seccomp, rules), .type = &type_syscall },
-    EMPTY("listenerPath"), EMPTY("listenerMetadata"),
+    STR("listenerPath", AT(zl_oci_seccomp, listener_path)), STR("listenerMetadata", AT(zl_oci_seccomp, listener_metadata)),
 };
 static const struct zl_type type_seccomp = OPEN(zl_oci_seccomp, seccomp_fields);
+
+static const struct zl_field clock_fields[] = {
+    NUM("secs", AT(zl_oci_clock, secs), INT64_MIN, INT64_MAX), NUM("nanosecs", AT(zl_oci_clock, nanosecs), 0, 999999999),
+};
+static const struct zl_type type_clock = PART("a clock", clock_fields);
+static const struct zl_field offset_fields[] = {
+    { .name = "monotonic", .kind = ZL_K_STRUCT, .offset = 0, .type = &type_clock },
+    { .name = "boottime", .kind = ZL_K_STRUCT, .offset = L(boottime) - L(monotonic), .type = &type_clock },
+};
+static const struct zl_type type_offsets = PART("'timeOffsets'", offset_fields);
+static const struct zl_field personality_fields[] = { STR("domain", 0, .flags = ZL_F_REQUIRED), EMPTY("flags") };
+static const struct zl_type type_personality = PART("'personality'", personality_fields);
+static const struct zl_field memory_policy_fields[] = {
+    STR("mode", 0, .flags = ZL_F_REQUIRED), STR("nodes", L(memory_nodes) - L(memory_mode)),
+    STRS("flags", L(memory_flags) - L(memory_mode)),
+};
+static const struct zl_type type_memory_policy = PART("'memoryPolicy'", memory_policy_fields);
 
 static const struct zl_field linux_fields[] = {
     { .name = "namespaces", .kind = ZL_K_LIST, .offset = L(namespaces), .type = &type_namespace },
@@ -224,8 +287,12 @@ static const struct zl_field linux_fields[] = {
     STRS("maskedPaths", L(masked)), STRS("readonlyPaths", L(readonly)),
     { .name = "seccomp", .kind = ZL_K_STRUCT, .offset = L(seccomp), .type = &type_seccomp },
     { .name = "resources", .kind = ZL_K_STRUCT, .offset = L(resources), .type = &type_resources },
-    EMPTY("uidMappings"), EMPTY("gidMappings"), EMPTY("timeOffsets"), EMPTY("mountLabel"), EMPTY("intelRdt"),
-    EMPTY("personality"), EMPTY("netDevices"), EMPTY("memoryPolicy"),
+    MAPS("uidMappings", L(uid_map)), MAPS("gidMappings", L(gid_map)),
+    { .name = "timeOffsets", .kind = ZL_K_STRUCT, .offset = L(monotonic), .type = &type_offsets },
+    STR("mountLabel", L(mount_label)), EMPTY("intelRdt"),
+    { .name = "personality", .kind = ZL_K_STRUCT, .offset = L(personality), .type = &type_personality },
+    { .name = "netDevices", .kind = ZL_K_CUSTOM, .offset = L(net_devices), .decode = decode_net_devices },
+    { .name = "memoryPolicy", .kind = ZL_K_STRUCT, .offset = L(memory_mode), .type = &type_memory_policy },
 };
 static const struct zl_type type_linux = PART("'linux'", linux_fields);
 

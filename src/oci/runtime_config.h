@@ -36,6 +36,13 @@ struct zl_oci_hook {
     int64_t timeout_s; /* 0: as long as it takes */
 };
 
+struct zl_oci_scheduler {
+    const char *policy; /* NULL: not said */
+    int64_t nice, priority;
+    uint64_t runtime, deadline, period;
+    struct zl_strings flags;
+};
+
 struct zl_oci_process {
     bool terminal, no_new_privileges, has_oom_score_adj;
     int64_t uid, gid, umask; /* umask -1: 022 */
@@ -48,11 +55,21 @@ struct zl_oci_process {
     struct zl_items rlimits; /* of struct zl_oci_rlimit */
     int64_t oom_score_adj;
     int64_t rows, columns; /* of the terminal; 0: not said */
+    const char *apparmor, *selinux;
+    struct zl_oci_scheduler scheduler;
+    const char *io_class; /* NULL: not said */
+    int64_t io_priority;
+    const char *cpus_initial, *cpus_final; /* lists: "0-3,7" */
+};
+
+struct zl_oci_map {
+    int64_t container, host, size;
 };
 
 struct zl_oci_mount {
     const char *destination, *type, *source;
     struct zl_strings options;
+    struct zl_items uid_map, gid_map; /* of struct zl_oci_map */
 };
 
 struct zl_oci_namespace {
@@ -87,6 +104,7 @@ struct zl_oci_seccomp {
     const char *default_action; /* NULL: there is no filter */
     int64_t default_errno_ret;  /* -1: not said */
     struct zl_strings architectures, flags;
+    const char *listener_path, *listener_metadata;
     struct zl_items rules; /* of struct zl_oci_seccomp_rule */
 };
 
@@ -94,6 +112,10 @@ struct zl_oci_resources {
     struct zl_items devices;                                              /* of struct zl_oci_device_rule */
     int64_t memory_limit, memory_swap, pids_limit, cpu_quota, cpu_shares; /* 0: not said; -1: none */
     uint64_t cpu_period;
+};
+
+struct zl_oci_clock {
+    int64_t secs, nanosecs;
 };
 
 struct zl_oci_pair {
@@ -112,6 +134,12 @@ struct zl_oci_runtime {
         const char *cgroups_path, *rootfs_propagation;
         struct zl_strings masked, readonly;
         struct zl_oci_seccomp seccomp;
+        struct zl_items uid_map, gid_map; /* of struct zl_oci_map */
+        struct zl_oci_clock monotonic, boottime;
+        const char *mount_label, *personality;
+        struct zl_items net_devices; /* of struct zl_oci_pair: the name outside, and inside ("": the same) */
+        const char *memory_mode, *memory_nodes;
+        struct zl_strings memory_flags;
         struct zl_oci_resources resources;
     } linux_;
 };

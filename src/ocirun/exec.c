@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -120,9 +121,10 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
     const int keep[] = { announce, report, console, cgroup };
     /* Not for a process of the container to look into or to hold, while it is on its way in (CVE-2016-9962). */
     int r = prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? zl_setup_fail(&err, -errno, "hide from the container") : 0;
-    zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
+    zl_setup_close_others(job->preserve_fds, keep, ZL_ARRAY_LEN(keep));
     if (r == 0 && (r = zl_cgroup_enter(g, false)) < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the container's cgroup"));
+    r = r < 0 ? r : zl_setup_affinity(job->cpus_entering, &err);
     r = r < 0 ? r : zl_setup_limits(job, &err);
     r = r < 0 ? r : zl_setup_enter(container, &err);
     /* Made in the v2 group: to move there takes the kernel's lock on all processes, which is slow. */
@@ -131,7 +133,7 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
         if (!inside && cgroup >= 0 && zl_cgroup_enter_at(cgroup) < 0)
             ZL_IGNORE(zl_setup_fail(&err, -EPERM, "enter the container's cgroup"));
         else if (!job->terminal || zl_setup_terminal(job, console, false, &err) == 0)
-            ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
+            ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));
         give_up(report, &err);
     }
     if (r == 0 && pid < 0)
@@ -143,18 +145,19 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
     _exit(0);
 }
 
-static int spawn(struct ocirun *r, const struct zl_job *job, const struct zl_cgroup *g, pid_t container)
+static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_job *job,
+                 const struct ocirun_state *s, const struct zl_cgroup *g)
 {
-    struct zl_setup_error err;
+    struct zl_setup_error err = { 0 };
     int announce[2], report[2], pid = 0;
-    if (pipe2(announce, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0)
+    if (pipe2(announce, O_CLOEXEC) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, report) < 0)
         return zl_fail(&r->err, -errno, "make the pipes");
     zl_auto_close int console = -EBADF;
     if (ocirun_console(r, &console) < 0)
         return r->err.code;
     pid_t helper = fork();
     if (helper == 0)
-        enter(job, g, container, console, announce[1], report[1]);
+        enter(job, g, (pid_t)s->pid, console, announce[1], report[1]);
     if (helper < 0)
         return zl_fail(&r->err, -errno, "make the helper");
     zl_close(announce[1]);
@@ -162,15 +165,18 @@ static int spawn(struct ocirun *r, const struct zl_job *job, const struct zl_cgr
     bool announced = zl_read_full(announce[0], &pid, sizeof pid) == (ssize_t)sizeof pid;
     while (waitpid(helper, NULL, 0) < 0 && errno == EINTR) {
     }
-    bool failed = zl_read_full(report[0], &err, sizeof err) == (ssize_t)sizeof err; /* it ends when the program runs */
-    err.step[sizeof err.step - 1] = 0;
+    struct ocirun_listener listener = { r, c, s, pid };
+    struct zl_setup_peer peer = { pid, ocirun_send_listener, &listener };
+    int e = zl_setup_wait_exec(report[0], &peer, &err);
     zl_close(announce[0]);
     zl_close(report[0]);
-    if (!failed && announced)
+    if (e == 0 && announced)
         return pid;
-    if (announced)
+    if (announced) {
+        (void)kill(pid, SIGKILL);
         (void)ocirun_wait(pid);
-    return failed ? ocirun_setup_error(r, &err) : zl_fail(&r->err, ZL_E_RUNTIME, "the helper ended without a word");
+    }
+    return e < 0 ? ocirun_setup_error(r, &err) : zl_fail(&r->err, ZL_E_RUNTIME, "the helper ended without a word");
 }
 
 int ocirun_exec(struct ocirun *r, const char *id)
@@ -198,7 +204,7 @@ int ocirun_exec(struct ocirun *r, const char *id)
     e = ocirun_cgroup(s, &g);
     if (e < 0)
         return zl_fail(&r->err, e, "find the container's cgroup");
-    int pid = spawn(r, &job, &g, (pid_t)s->pid);
+    int pid = spawn(r, c, &job, s, &g);
     if (pid < 0)
         return pid;
     e = ocirun_write_pid(r, pid);

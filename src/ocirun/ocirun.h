@@ -24,6 +24,7 @@ struct ocirun_options {
     struct zl_strings env, gids, caps; /* of exec */
     bool debug, detach, keep, force, all, quiet, tty, stats, no_new_privs, no_new_keyring, ignore_paused, spec_rootless;
     bool help, log_json, json, systemd_cgroup;
+    int preserve_fds; /* so many of ours from 3 on are the program's, too */
 };
 
 /* What <root>/<id>/state.json says; the rest of a state is looked up. */
@@ -79,10 +80,39 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
 int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const char **parent,
                        const char **name) ZL_MUST;
 
+/* What is translated, and into what. */
+struct ocirun_translation {
+    struct ocirun *r;
+    const struct zl_oci_runtime *c;
+    struct zl_job *job;
+};
+/* --- process.c, mounts.c --- */
+int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p) ZL_MUST;
+int ocirun_mounts(struct ocirun_translation *t, const char *bundle) ZL_MUST;
+const char **ocirun_list(struct zl_arena *a, const struct zl_strings *s);
+/* Mappings in the form of /proc/PID/uid_map. */
+int ocirun_map(struct ocirun_translation *t, const char *what, const struct zl_items *maps, const char **ret) ZL_MUST;
+/* "0-3,7" as a set of bits of that many bytes. */
+int ocirun_bits(struct zl_arena *a, const char *list, size_t size, struct zl_str *ret) ZL_MUST;
+
 /* --- seccomp.c --- */
-/* Compiles a profile into an array of struct sock_filter, in the arena. */
-int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_str *ret,
+struct ocirun_name {
+    const char *name;
+    uint64_t flag;
+};
+extern const struct ocirun_name ocirun_seccomp_flags[]; /* a name of NULL at the end */
+/* Compiles a profile into the job's filter, in the arena. */
+int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_job *job,
                    struct zl_err *err) ZL_MUST;
+
+/* Who gets the listener of a filter with SCMP_ACT_NOTIFY: linux.seccomp.listenerPath. */
+struct ocirun_listener {
+    struct ocirun *r;
+    const struct zl_oci_runtime *c;
+    const struct ocirun_state *s;
+    pid_t pid;
+};
+int ocirun_send_listener(void *listener, int fd);
 
 /* Reads the document: the bundle's at creation; later the copy in the container's folder, as a bundle may change. */
 int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret) ZL_MUST;
@@ -119,8 +149,9 @@ int ocirun_update(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_events(struct ocirun *r, const char *id) ZL_MUST;
 /* --- features.c: what this can do (features.md) --- */
 int ocirun_features(struct ocirun *r, const char *unused) ZL_MUST;
-/* The names that translate.c knows, as lists. */
-void ocirun_names(struct zl_arena *arena, struct zl_value *mount_options, struct zl_value *namespaces,
-                  struct zl_value *capabilities);
+/* Names that are understood, as a list. */
+void ocirun_mount_option_names(struct zl_arena *arena, struct zl_value *ret);
+void ocirun_namespace_names(struct zl_arena *arena, struct zl_value *ret);
+void ocirun_capability_names(struct zl_arena *arena, struct zl_value *ret);
 /* --- spec.c: writes a config.json to start from, in the bundle --- */
 int ocirun_spec(struct ocirun *r, const char *unused) ZL_MUST;

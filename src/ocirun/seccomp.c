@@ -3,9 +3,21 @@
 
 #include "base/fd.h"
 
+#include <linux/seccomp.h>
 #include <seccomp.h>
+#include <stdio.h>
+#include <sys/socket.h>
 #include <sys/mman.h>
+#include <sys/un.h>
 #include <unistd.h>
+
+const struct ocirun_name ocirun_seccomp_flags[] = {
+    { "SECCOMP_FILTER_FLAG_TSYNC", SECCOMP_FILTER_FLAG_TSYNC },
+    { "SECCOMP_FILTER_FLAG_LOG", SECCOMP_FILTER_FLAG_LOG },
+    { "SECCOMP_FILTER_FLAG_SPEC_ALLOW", SECCOMP_FILTER_FLAG_SPEC_ALLOW },
+    { "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 1 << 5 /* kernel 5.19 */ },
+    { NULL, 0 },
+};
 
 static int action_of(const char *name, int64_t errno_ret, uint32_t *ret)
 {
@@ -20,6 +32,7 @@ static int action_of(const char *name, int64_t errno_ret, uint32_t *ret)
                     { "SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD },
                     { "SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS },
                     { "SCMP_ACT_ERRNO", SCMP_ACT_ERRNO(code) },
+                    { "SCMP_ACT_NOTIFY", SCMP_ACT_NOTIFY },
                     { "SCMP_ACT_TRACE", SCMP_ACT_TRACE(code) } };
     for (size_t i = 0; i < ZL_ARRAY_LEN(actions); i++)
         if (zl_streq(name, actions[i].name)) {
@@ -88,7 +101,22 @@ static int add_architectures(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s
     return 0;
 }
 
-static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t fallback, struct zl_err *err)
+/* A notified call waits for the listener, and until that is handed over nobody listens: what that takes can't wait. */
+static int check_notify(const struct zl_oci_seccomp *s, unsigned i, struct zl_err *err)
+{
+    const struct zl_oci_seccomp_rule *rule = s->rules.v[i];
+    for (unsigned k = 0; k < rule->names.n; k++)
+        if (zl_streq(rule->names.v[k], "write") || zl_streq(rule->names.v[k], "read"))
+            return zl_fail(err, ZL_E_INVALID, "linux.seccomp.syscalls[%u]: SCMP_ACT_NOTIFY can't be used for %s", i,
+                           rule->names.v[k]);
+    return s->listener_path
+               ? 0
+               : zl_fail(err, ZL_E_INVALID,
+                         "linux.seccomp.syscalls[%u]: SCMP_ACT_NOTIFY needs linux.seccomp.listenerPath", i);
+}
+
+static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t fallback, bool *listener,
+                 struct zl_err *err)
 {
     int r = add_architectures(ctx, s, err);
     if (r < 0)
@@ -103,6 +131,9 @@ static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t f
                            rule->action);
         if (action == fallback)
             continue;
+        if (action == SCMP_ACT_NOTIFY && check_notify(s, i, err) < 0)
+            return err->code;
+        *listener |= action == SCMP_ACT_NOTIFY;
         for (unsigned k = 0; k < rule->names.n; k++) {
             int nr = seccomp_syscall_resolve_name(rule->names.v[k]);
             /* A name that is unknown here can't be called here: the default is for it. */
@@ -115,21 +146,37 @@ static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t f
     return 0;
 }
 
-int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_str *ret, struct zl_err *err)
+static int flags_of(const struct zl_oci_seccomp *s, uint64_t *ret, struct zl_err *err)
+{
+    for (unsigned i = 0; i < s->flags.n; i++) {
+        size_t k = 0;
+        while (ocirun_seccomp_flags[k].name && !zl_streq(s->flags.v[i], ocirun_seccomp_flags[k].name))
+            k++;
+        if (!ocirun_seccomp_flags[k].name)
+            return zl_fail(err, ZL_E_INVALID, "linux.seccomp.flags[%u]: '%.60s' is none", i, s->flags.v[i]);
+        *ret |= ocirun_seccomp_flags[k].flag;
+    }
+    return 0;
+}
+
+int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_job *job, struct zl_err *err)
 {
     uint32_t fallback;
-    *ret = ZL_STR("");
+    bool listener = false;
+    job->seccomp = ZL_STR("");
     if (!s->default_action)
         return 0;
-    if (s->flags.n)
-        return zl_fail(err, ZL_E_UNSUPPORTED, "linux.seccomp.flags: '%.60s' is not supported yet", s->flags.v[0]);
+    if (flags_of(s, &job->seccomp_flags, err) < 0)
+        return err->code;
+    if (zl_streq(s->default_action, "SCMP_ACT_NOTIFY"))
+        return zl_fail(err, ZL_E_INVALID, "linux.seccomp.defaultAction: it can't be SCMP_ACT_NOTIFY");
     if (action_of(s->default_action, s->default_errno_ret, &fallback) < 0)
         return zl_fail(err, ZL_E_UNSUPPORTED, "linux.seccomp.defaultAction: '%.40s' is not supported",
                        s->default_action);
     scmp_filter_ctx ctx = seccomp_init(fallback);
     if (!ctx)
         return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: libseccomp does not start");
-    int r = build(ctx, s, fallback, err);
+    int r = build(ctx, s, fallback, &listener, err);
     zl_auto_close int fd = r < 0 ? -EBADF : memfd_create("seccomp", MFD_CLOEXEC);
     r = r < 0 ? r : fd < 0 ? zl_fail(err, -errno, "linux.seccomp: make a file") : seccomp_export_bpf(ctx, fd);
     seccomp_release(ctx);
@@ -139,6 +186,34 @@ int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struc
     char *bytes = size < 0 ? NULL : zl_arena_alloc(arena, (size_t)size);
     if (!bytes || pread(fd, bytes, (size_t)size, 0) != size)
         return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: read the filter");
-    *ret = zl_str_n(bytes, (size_t)size);
+    job->seccomp = zl_str_n(bytes, (size_t)size);
+    job->seccomp_listener = listener;
     return 0;
+}
+
+/* config-linux.md, The Container Process State. */
+int ocirun_send_listener(void *listener, int fd)
+{
+    struct ocirun_listener *l = listener;
+    struct zl_arena *a = &l->r->arena;
+    const struct zl_oci_seccomp *s = &l->c->linux_.seccomp;
+    zl_auto_close int owned = fd;
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    if (strlen(s->listener_path) >= sizeof to.sun_path)
+        return -ENAMETOOLONG;
+    snprintf(to.sun_path, sizeof to.sun_path, "%s", s->listener_path);
+    zl_auto_close int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (sock < 0 || connect(sock, (struct sockaddr *)&to, sizeof to) < 0)
+        return -errno;
+    struct zl_value *v = zl_value_new(a, ZL_MAP), *fds = zl_value_new(a, ZL_LIST);
+    zl_value_append(fds, zl_value_string(a, ZL_STR("seccompFd")));
+    zl_value_set(a, v, "ociVersion", zl_value_string(a, zl_str(l->s->version)));
+    zl_value_set(a, v, "fds", fds);
+    zl_value_set(a, v, "pid", zl_value_int(a, l->pid));
+    zl_value_set(a, v, "metadata", zl_value_string(a, zl_str(s->listener_metadata ? s->listener_metadata : "")));
+    zl_value_set(a, v, "state", ocirun_show_as(l->r, l->s, l->pid == l->s->pid ? "creating" : "running", l->s->pid));
+    zl_auto_buf text = ZL_BUF_INIT;
+    zl_json_print(&text, v, 0);
+    int r = zl_setup_send_fd(sock, text.p[0], owned);
+    return r < 0 ? r : zl_write_full(sock, text.p + 1, text.n - 1);
 }

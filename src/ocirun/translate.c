@@ -2,160 +2,22 @@
 #include "ocirun/ocirun.h"
 
 #include <errno.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
+#include <sys/personality.h>
 #include <sys/stat.h>
-
-/* capabilities(7), by number. */
-static const char *const cap_names[] = {
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-};
+#include <unistd.h>
 
 static const struct {
     const char *name;
     uint64_t kind;
-} namespace_kinds[] = { { "mount", CLONE_NEWNS }, { "pid", CLONE_NEWPID }, { "network", CLONE_NEWNET },
-                        { "ipc", CLONE_NEWIPC },  { "uts", CLONE_NEWUTS }, { "cgroup", CLONE_NEWCGROUP } };
+} namespace_kinds[] = { { "mount", CLONE_NEWNS },  { "pid", CLONE_NEWPID },  { "network", CLONE_NEWNET },
+                        { "ipc", CLONE_NEWIPC },   { "uts", CLONE_NEWUTS },  { "cgroup", CLONE_NEWCGROUP },
+                        { "user", CLONE_NEWUSER }, { "time", CLONE_NEWTIME } };
 
-static const struct {
-    const char *name;
-    int resource;
-} rlimit_names[] = {
-    { "RLIMIT_AS", RLIMIT_AS },
-    { "RLIMIT_CORE", RLIMIT_CORE },
-    { "RLIMIT_CPU", RLIMIT_CPU },
-    { "RLIMIT_DATA", RLIMIT_DATA },
-    { "RLIMIT_FSIZE", RLIMIT_FSIZE },
-    { "RLIMIT_LOCKS", RLIMIT_LOCKS },
-    { "RLIMIT_MEMLOCK", RLIMIT_MEMLOCK },
-    { "RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE },
-    { "RLIMIT_NICE", RLIMIT_NICE },
-    { "RLIMIT_NOFILE", RLIMIT_NOFILE },
-    { "RLIMIT_NPROC", RLIMIT_NPROC },
-    { "RLIMIT_RSS", RLIMIT_RSS },
-    { "RLIMIT_RTPRIO", RLIMIT_RTPRIO },
-    { "RLIMIT_RTTIME", RLIMIT_RTTIME },
-    { "RLIMIT_SIGPENDING", RLIMIT_SIGPENDING },
-    { "RLIMIT_STACK", RLIMIT_STACK },
-};
-
-/* mount(8), Filesystem-independent mount options; set and cleared flags of mount(2), and propagation. */
-static const struct {
-    const char *name;
-    unsigned long set, clear, propagation;
-} mount_options[] = {
-    { "bind", MS_BIND, 0, 0 },
-    { "rbind", MS_BIND | MS_REC, 0, 0 },
-    { "ro", MS_RDONLY, 0, 0 },
-    { "rw", 0, MS_RDONLY, 0 },
-    { "nosuid", MS_NOSUID, 0, 0 },
-    { "suid", 0, MS_NOSUID, 0 },
-    { "nodev", MS_NODEV, 0, 0 },
-    { "dev", 0, MS_NODEV, 0 },
-    { "noexec", MS_NOEXEC, 0, 0 },
-    { "exec", 0, MS_NOEXEC, 0 },
-    { "sync", MS_SYNCHRONOUS, 0, 0 },
-    { "async", 0, MS_SYNCHRONOUS, 0 },
-    { "dirsync", MS_DIRSYNC, 0, 0 },
-    { "noatime", MS_NOATIME, 0, 0 },
-    { "atime", 0, MS_NOATIME, 0 },
-    { "nodiratime", MS_NODIRATIME, 0, 0 },
-    { "diratime", 0, MS_NODIRATIME, 0 },
-    { "relatime", MS_RELATIME, 0, 0 },
-    { "norelatime", 0, MS_RELATIME, 0 },
-    { "strictatime", MS_STRICTATIME, 0, 0 },
-    { "nostrictatime", 0, MS_STRICTATIME, 0 },
-    { "mand", MS_MANDLOCK, 0, 0 },
-    { "nomand", 0, MS_MANDLOCK, 0 },
-    { "defaults", 0, 0, 0 },
-    { "silent", MS_SILENT, 0, 0 },
-    { "loud", 0, MS_SILENT, 0 },
-    { "iversion", MS_I_VERSION, 0, 0 },
-    { "noiversion", 0, MS_I_VERSION, 0 },
-    { "nosymfollow", 256, 0, 0 },
-    { "symfollow", 0, 256, 0 },
-    { "shared", 0, 0, MS_SHARED },
-    { "rshared", 0, 0, MS_SHARED | MS_REC },
-    { "slave", 0, 0, MS_SLAVE },
-    { "rslave", 0, 0, MS_SLAVE | MS_REC },
-    { "private", 0, 0, MS_PRIVATE },
-    { "rprivate", 0, 0, MS_PRIVATE | MS_REC },
-    { "unbindable", 0, 0, MS_UNBINDABLE },
-    { "runbindable", 0, 0, MS_UNBINDABLE | MS_REC },
-};
-/* Options of the specification that need mount_setattr or a copy. */
-static const char *const options_not_yet[] = { "rro",       "rrw",         "rnosuid",      "rsuid",
-                                               "rnodev",    "rdev",        "rnoexec",      "rexec",
-                                               "ratime",    "rnoatime",    "rdiratime",    "rnodiratime",
-                                               "rrelatime", "rnorelatime", "rstrictatime", "rnostrictatime",
-                                               "idmap",     "ridmap" };
-
-struct translation {
-    struct ocirun *r;
-    const struct zl_oci_runtime *c;
-    struct zl_job *job;
-};
-
-static int caps_of(struct translation *t, const char *set, const struct zl_strings *names, uint64_t *ret)
-{
-    *ret = 0;
-    for (unsigned i = 0; i < names->n; i++) {
-        const char *name = names->v[i];
-        size_t cap = 0;
-        while (cap < ZL_ARRAY_LEN(cap_names) && (strncmp(name, "CAP_", 4) != 0 || !zl_streq(name + 4, cap_names[cap])))
-            cap++;
-        if (cap == ZL_ARRAY_LEN(cap_names))
-            return zl_fail(&t->r->err, ZL_E_INVALID, "process.capabilities.%s: '%.40s' is no capability", set, name);
-        *ret |= UINT64_C(1) << cap;
-    }
-    return 0;
-}
-
-static const char **list_of(struct zl_arena *a, const struct zl_strings *s)
+const char **ocirun_list(struct zl_arena *a, const struct zl_strings *s)
 {
     const char **v = zl_arena_alloc(a, (s->n + 1) * sizeof *v);
     for (unsigned i = 0; i < s->n; i++)
@@ -163,51 +25,70 @@ static const char **list_of(struct zl_arena *a, const struct zl_strings *s)
     return v;
 }
 
-static int process_of(struct translation *t, const struct zl_oci_process *p)
+int ocirun_map(struct ocirun_translation *t, const char *what, const struct zl_items *maps, const char **ret)
 {
-    struct zl_arena *a = &t->r->arena;
-    struct zl_job *j = t->job;
-    if (p->terminal && !t->r->o.console_socket)
-        return zl_fail(&t->r->err, ZL_E_USAGE,
-                       "process.terminal needs --console-socket, to which the terminal is sent");
-    if (!p->terminal && t->r->o.console_socket)
-        return zl_fail(&t->r->err, ZL_E_USAGE, "--console-socket is of use with process.terminal only");
-    j->terminal = p->terminal;
-    j->rows = (uint64_t)p->rows;
-    j->columns = (uint64_t)p->columns;
-    j->argv = list_of(a, &p->args);
-    j->env = list_of(a, &p->env);
-    j->cwd = p->cwd;
-    j->user = zl_arena_printf(a, "%lld:%lld", (long long)p->uid, (long long)p->gid);
-    j->exact_user = true;
-    j->umask = p->umask < 0 ? 0022 : (uint64_t)p->umask;
-    j->no_new_privs = p->no_new_privileges;
-    j->oom_score_adj = p->has_oom_score_adj ? zl_arena_printf(a, "%lld", (long long)p->oom_score_adj) : "";
-    j->ngroups = p->groups.n;
-    j->groups = zl_arena_alloc(a, (p->groups.n + 1) * sizeof *j->groups);
-    for (unsigned i = 0; i < p->groups.n; i++)
-        j->groups[i].gid = (uint64_t)p->groups.v[i];
-    int r = caps_of(t, "bounding", &p->caps.bounding, &j->caps.bounding);
-    r = r < 0 ? r : caps_of(t, "effective", &p->caps.effective, &j->caps.effective);
-    r = r < 0 ? r : caps_of(t, "permitted", &p->caps.permitted, &j->caps.permitted);
-    r = r < 0 ? r : caps_of(t, "inheritable", &p->caps.inheritable, &j->caps.inheritable);
-    r = r < 0 ? r : caps_of(t, "ambient", &p->caps.ambient, &j->caps.ambient);
-    j->rlimits = zl_arena_alloc(a, (p->rlimits.n + 1) * sizeof *j->rlimits);
-    for (unsigned i = 0; i < p->rlimits.n && r == 0; i++) {
-        const struct zl_oci_rlimit *l = p->rlimits.v[i];
-        size_t k = 0;
-        while (k < ZL_ARRAY_LEN(rlimit_names) && !zl_streq(rlimit_names[k].name, l->type))
-            k++;
-        if (k == ZL_ARRAY_LEN(rlimit_names))
-            return zl_fail(&t->r->err, ZL_E_INVALID, "process.rlimits[%u].type: '%.40s' is none", i, l->type);
-        if (l->soft > l->hard)
-            return zl_fail(&t->r->err, ZL_E_INVALID, "process.rlimits[%u]: soft is over hard", i);
-        j->rlimits[j->nrlimits++] = (struct zl_job_rlimit){ (uint64_t)rlimit_names[k].resource, l->soft, l->hard };
+    zl_auto_buf text = ZL_BUF_INIT;
+    for (unsigned i = 0; i < maps->n; i++) {
+        const struct zl_oci_map *m = maps->v[i];
+        if (m->container + m->size > UINT32_MAX || m->host + m->size > UINT32_MAX)
+            return zl_fail(&t->r->err, ZL_E_INVALID, "%s[%u]: its ids go beyond 4294967294", what, i);
+        for (unsigned k = 0; k < i; k++) {
+            const struct zl_oci_map *o = maps->v[k];
+            if ((m->container < o->container + o->size && o->container < m->container + m->size) ||
+                (m->host < o->host + o->size && o->host < m->host + m->size))
+                return zl_fail(&t->r->err, ZL_E_INVALID, "%s[%u] overlaps [%u]", what, i, k);
+        }
+        zl_buf_printf(&text, "%lld %lld %lld\n", (long long)m->container, (long long)m->host, (long long)m->size);
     }
-    return r;
+    *ret = zl_arena_strndup(&t->r->arena, text.n ? text.p : "", text.n);
+    return 0;
 }
 
-static int namespaces_of(struct translation *t)
+static bool maps_id(const struct zl_items *maps, int64_t id)
+{
+    for (unsigned i = 0; i < maps->n; i++) {
+        const struct zl_oci_map *m = maps->v[i];
+        if (id >= m->container && id < m->container + m->size)
+            return true;
+    }
+    return false;
+}
+
+/* What belongs to a namespace is said with that namespace only. */
+static int check_maps(struct ocirun_translation *t, uint64_t seen)
+{
+    struct zl_job *j = t->job;
+    const struct zl_items *uids = &t->c->linux_.uid_map, *gids = &t->c->linux_.gid_map;
+    struct zl_err *err = &t->r->err;
+    bool new_user = false, new_time = false;
+    for (uint64_t i = 0; i < j->nnamespaces; i++) {
+        new_user |= j->namespaces[i].kind == CLONE_NEWUSER && !j->namespaces[i].path[0];
+        new_time |= j->namespaces[i].kind == CLONE_NEWTIME && !j->namespaces[i].path[0];
+    }
+    if (new_user && (!uids->n || !gids->n))
+        return zl_fail(err, ZL_E_INVALID, "linux.uidMappings, gidMappings: a new user namespace needs them");
+    if ((uids->n || gids->n) && !(seen & CLONE_NEWUSER))
+        return zl_fail(err, ZL_E_INVALID, "linux.uidMappings, gidMappings: there is no user namespace to have them");
+    int r = ocirun_map(t, "linux.uidMappings", uids, &j->uid_map);
+    r = r < 0 ? r : ocirun_map(t, "linux.gidMappings", gids, &j->gid_map);
+    if (r < 0)
+        return r;
+    if (new_user && (!maps_id(uids, 0) || !maps_id(gids, 0)))
+        return zl_fail(err, ZL_E_INVALID, "linux.uidMappings, gidMappings: id 0 of the container must be mapped");
+    const struct zl_oci_process *p = &t->c->process;
+    if (new_user && t->c->has_process && (!maps_id(uids, p->uid) || !maps_id(gids, p->gid)))
+        return zl_fail(err, ZL_E_INVALID, "process.user: %lld:%lld is not mapped in the user namespace",
+                       (long long)p->uid, (long long)p->gid);
+    const struct zl_oci_clock *m = &t->c->linux_.monotonic, *b = &t->c->linux_.boottime;
+    bool moved = m->secs || m->nanosecs || b->secs || b->nanosecs;
+    if (moved && !new_time)
+        return zl_fail(err, ZL_E_INVALID, "linux.timeOffsets: there is no new time namespace to have them");
+    j->time_offsets = zl_arena_printf(&t->r->arena, "monotonic %lld %lld\nboottime %lld %lld\n", (long long)m->secs,
+                                      (long long)m->nanosecs, (long long)b->secs, (long long)b->nanosecs);
+    return 0;
+}
+
+static int namespaces_of(struct ocirun_translation *t)
 {
     const struct zl_items *list = &t->c->linux_.namespaces;
     struct zl_job *j = t->job;
@@ -218,11 +99,8 @@ static int namespaces_of(struct translation *t)
         size_t k = 0;
         while (k < ZL_ARRAY_LEN(namespace_kinds) && !zl_streq(namespace_kinds[k].name, n->type))
             k++;
-        if (k == ZL_ARRAY_LEN(namespace_kinds)) {
-            bool later = zl_streq(n->type, "user") || zl_streq(n->type, "time");
-            return zl_fail(&t->r->err, later ? ZL_E_UNSUPPORTED : ZL_E_INVALID, "linux.namespaces[%u].type: '%.20s' %s",
-                           i, n->type, later ? "is not supported yet" : "is none");
-        }
+        if (k == ZL_ARRAY_LEN(namespace_kinds))
+            return zl_fail(&t->r->err, ZL_E_INVALID, "linux.namespaces[%u].type: '%.20s' is none", i, n->type);
         if (seen & namespace_kinds[k].kind)
             return zl_fail(&t->r->err, ZL_E_INVALID, "linux.namespaces: '%.20s' is there twice", n->type);
         if (n->path && n->path[0] && n->path[0] != '/')
@@ -235,65 +113,7 @@ static int namespaces_of(struct translation *t)
         return zl_fail(&t->r->err, ZL_E_INVALID, "linux.namespaces: a container needs a mount namespace");
     if ((*j->hostname || *j->domainname) && !(seen & CLONE_NEWUTS))
         return zl_fail(&t->r->err, ZL_E_INVALID, "hostname: it is the host's, without a uts namespace");
-    return 0;
-}
-
-static int take_option(struct translation *t, struct zl_job_mount *m, unsigned i, const char *option,
-                       struct zl_buf *data)
-{
-    for (size_t k = 0; k < ZL_ARRAY_LEN(options_not_yet); k++)
-        if (zl_streq(option, options_not_yet[k]) || (strncmp(option, "idmap=", 6) == 0))
-            return zl_fail(&t->r->err, ZL_E_UNSUPPORTED, "mounts[%u].options: '%.20s' is not supported yet", i, option);
-    for (size_t k = 0; k < ZL_ARRAY_LEN(mount_options); k++) {
-        if (!zl_streq(option, mount_options[k].name))
-            continue;
-        m->flags = (m->flags & ~(uint64_t)mount_options[k].clear) | mount_options[k].set;
-        if (mount_options[k].propagation)
-            m->propagation = mount_options[k].propagation;
-        return 0;
-    }
-    if (zl_streq(option, "tmpcopyup"))
-        m->copy_up = true;
-    else
-        zl_buf_printf(data, "%s%s", data->n ? "," : "", option);
-    return 0;
-}
-
-static int mounts_of(struct translation *t, const char *bundle)
-{
-    const struct zl_items *list = &t->c->mounts;
-    struct zl_arena *a = &t->r->arena;
-    struct zl_job *j = t->job;
-    j->mounts = zl_arena_alloc(a, (list->n + 1) * sizeof *j->mounts);
-    for (unsigned i = 0; i < list->n; i++) {
-        const struct zl_oci_mount *from = list->v[i];
-        struct zl_job_mount *m = &j->mounts[j->nmounts++];
-        zl_auto_buf data = ZL_BUF_INIT;
-        *m = (struct zl_job_mount){ .target = from->destination,
-                                    .type = from->type ? from->type : "",
-                                    .source = from->source ? from->source : "" };
-        for (unsigned k = 0; k < from->options.n; k++) {
-            int r = take_option(t, m, i, from->options.v[k], &data);
-            if (r < 0)
-                return r;
-        }
-        m->data = zl_arena_strndup(a, data.n ? data.p : "", data.n);
-        if (m->copy_up && !zl_streq(m->type, "tmpfs"))
-            return zl_fail(&t->r->err, ZL_E_INVALID, "mounts[%u].options: tmpcopyup is of tmpfs only", i);
-        if (zl_streq(m->type, "bind"))
-            m->flags |= MS_BIND | (m->flags & MS_BIND ? 0 : MS_REC);
-        if (m->flags & MS_BIND) {
-            m->type = "";
-            m->data = "";
-            if (!m->source[0])
-                return zl_fail(&t->r->err, ZL_E_INVALID, "mounts[%u]: a bind mount needs a source", i);
-            if (m->source[0] != '/')
-                m->source = zl_arena_printf(a, "%s/%s", bundle, m->source);
-        } else if (!m->type[0]) {
-            return zl_fail(&t->r->err, ZL_E_INVALID, "mounts[%u]: neither a type nor bind", i);
-        }
-    }
-    return 0;
+    return check_maps(t, seen);
 }
 
 static int device_type(const char *type, mode_t *ret)
@@ -306,7 +126,7 @@ static int device_type(const char *type, mode_t *ret)
 }
 
 /* config-linux.md, Default Devices: these are there whatever the document says. */
-static int devices_of(struct translation *t)
+static int devices_of(struct ocirun_translation *t)
 {
     static const struct zl_job_device defaults[] = {
         { "/dev/null", S_IFCHR | 0666, 1, 3, 0, 0 },    { "/dev/zero", S_IFCHR | 0666, 1, 5, 0, 0 },
@@ -346,7 +166,7 @@ static int devices_of(struct translation *t)
     return 0;
 }
 
-static int linux_of(struct translation *t)
+static int linux_of(struct ocirun_translation *t)
 {
     static const struct {
         const char *name;
@@ -362,8 +182,8 @@ static int linux_of(struct translation *t)
             j->root_propagation = propagations[i].flags;
     if (wanted && *wanted && !j->root_propagation)
         return zl_fail(&t->r->err, ZL_E_INVALID, "linux.rootfsPropagation: '%.20s' is none", wanted);
-    j->masked = list_of(&t->r->arena, &t->c->linux_.masked);
-    j->readonly = list_of(&t->r->arena, &t->c->linux_.readonly);
+    j->masked = ocirun_list(&t->r->arena, &t->c->linux_.masked);
+    j->readonly = ocirun_list(&t->r->arena, &t->c->linux_.readonly);
     const struct zl_items *sysctl = &t->c->linux_.sysctl;
     j->sysctls = zl_arena_alloc(&t->r->arena, (sysctl->n + 1) * sizeof *j->sysctls);
     for (unsigned i = 0; i < sysctl->n; i++) {
@@ -376,8 +196,74 @@ static int linux_of(struct translation *t)
     return 0;
 }
 
+static int machine_of(struct ocirun_translation *t)
+{
+    /* mbind(2), set_mempolicy(2) */
+    static const struct ocirun_name modes[] = { { "MPOL_DEFAULT", 0 },
+                                                { "MPOL_PREFERRED", 1 },
+                                                { "MPOL_BIND", 2 },
+                                                { "MPOL_INTERLEAVE", 3 },
+                                                { "MPOL_LOCAL", 4 },
+                                                { "MPOL_PREFERRED_MANY", 5 },
+                                                { "MPOL_WEIGHTED_INTERLEAVE", 6 } },
+                                    flags[] = { { "MPOL_F_STATIC_NODES", 1 << 15 },
+                                                { "MPOL_F_RELATIVE_NODES", 1 << 14 },
+                                                { "MPOL_F_NUMA_BALANCING", 1 << 13 } };
+    enum { NODES_BYTES = 128 };
+    struct zl_job *j = t->job;
+    struct zl_err *err = &t->r->err;
+    const char *domain = t->c->linux_.personality, *mode = t->c->linux_.memory_mode;
+    if (domain) {
+        if (!zl_streq(domain, "LINUX") && !zl_streq(domain, "LINUX32"))
+            return zl_fail(err, ZL_E_INVALID, "linux.personality.domain: '%.20s' is neither LINUX nor LINUX32", domain);
+        j->set_personality = true;
+        j->personality = zl_streq(domain, "LINUX32") ? PER_LINUX32 : PER_LINUX;
+    }
+    for (size_t i = 0; mode && i < ZL_ARRAY_LEN(modes); i++)
+        if (zl_streq(mode, modes[i].name))
+            j->memory_policy = modes[i].flag + 1;
+    if (mode && !j->memory_policy)
+        return zl_fail(err, ZL_E_INVALID, "linux.memoryPolicy.mode: '%.40s' is none", mode);
+    for (unsigned i = 0; i < t->c->linux_.memory_flags.n; i++) {
+        uint64_t before = j->memory_policy;
+        for (size_t k = 0; k < ZL_ARRAY_LEN(flags); k++)
+            if (zl_streq(t->c->linux_.memory_flags.v[i], flags[k].name))
+                j->memory_policy = ((j->memory_policy - 1) | flags[k].flag) + 1;
+        if (j->memory_policy == before)
+            return zl_fail(err, ZL_E_INVALID, "linux.memoryPolicy.flags[%u]: '%.40s' is none, or there twice", i,
+                           t->c->linux_.memory_flags.v[i]);
+    }
+    const char *nodes = t->c->linux_.memory_nodes;
+    if (mode && nodes && *nodes && ocirun_bits(&t->r->arena, nodes, NODES_BYTES, &j->memory_nodes) < 0)
+        return zl_fail(err, ZL_E_INVALID, "linux.memoryPolicy.nodes: '%.60s' is no list", nodes);
+    if (t->c->linux_.mount_label && t->c->linux_.mount_label[0] && access("/sys/fs/selinux/enforce", F_OK) < 0)
+        return zl_fail(err, ZL_E_UNSUPPORTED, "linux.mountLabel: SELinux is not enabled here");
+    return 0;
+}
+
+static int net_devices_of(struct ocirun_translation *t)
+{
+    const struct zl_items *list = &t->c->linux_.net_devices;
+    struct zl_job *j = t->job;
+    bool network = false;
+    for (uint64_t i = 0; i < j->nnamespaces; i++)
+        network |= j->namespaces[i].kind == CLONE_NEWNET;
+    if (list->n && !network)
+        return zl_fail(&t->r->err, ZL_E_INVALID, "linux.netDevices: there is no network namespace to have them");
+    j->links_in = zl_arena_alloc(&t->r->arena, (list->n + 1) * sizeof *j->links_in);
+    for (unsigned i = 0; i < list->n; i++) {
+        const struct zl_oci_pair *p = list->v[i];
+        const char *inside = *p->value ? p->value : p->key;
+        if (!*p->key || strlen(p->key) > 15 || strlen(inside) > 15 || strpbrk(inside, "/: "))
+            return zl_fail(&t->r->err, ZL_E_INVALID, "linux.netDevices: '%.20s' as '%.20s': no name of a device",
+                           p->key, inside);
+        j->links_in[j->nlinks_in++] = (struct zl_job_pair){ p->key, inside };
+    }
+    return 0;
+}
+
 /* Only what belongs to a namespace of the container's own: anything else would be the machine's. */
-static int check_sysctls(struct translation *t)
+static int check_sysctls(struct ocirun_translation *t)
 {
     static const struct {
         const char *prefix;
@@ -429,13 +315,16 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
 int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_oci_process *process,
                const char *bundle, const char *id, struct zl_job *ret)
 {
-    struct translation t = { r, c, ret };
+    struct ocirun_translation t = { r, c, ret };
     *ret = (struct zl_job){ .id = id,
                             .hostname = c->hostname ? c->hostname : "",
                             .domainname = c->domainname ? c->domainname : "",
                             .netns = "",
                             .link = "",
                             .cgroup_parent = "",
+                            .uid_map = "",
+                            .gid_map = "",
+                            .preserve_fds = (uint64_t)r->o.preserve_fds,
                             .root_readonly = c->root_readonly };
     const char *root = c->root[0] == '/' ? c->root : zl_arena_printf(&r->arena, "%s/%s", bundle, c->root);
     char *real = realpath(root, NULL);
@@ -446,25 +335,19 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     }
     ret->rootfs = zl_arena_strdup(&r->arena, real);
     free(real);
-    if (!c->has_process && !process)
-        return zl_fail(&r->err, ZL_E_UNSUPPORTED, "process: a container without one is not supported yet");
-    int e = process_of(&t, process ? process : &c->process);
+    int e = ocirun_process(&t, process ? process : &c->process);
     e = e < 0 ? e : namespaces_of(&t);
-    e = e < 0 ? e : mounts_of(&t, bundle);
+    e = e < 0 ? e : ocirun_mounts(&t, bundle);
     e = e < 0 ? e : devices_of(&t);
     e = e < 0 ? e : linux_of(&t);
     e = e < 0 ? e : check_sysctls(&t);
-    return e < 0 ? e : ocirun_seccomp(&r->arena, &c->linux_.seccomp, &ret->seccomp, &r->err);
+    e = e < 0 ? e : machine_of(&t);
+    e = e < 0 ? e : net_devices_of(&t);
+    return e < 0 ? e : ocirun_seccomp(&r->arena, &c->linux_.seccomp, ret, &r->err);
 }
 
-void ocirun_names(struct zl_arena *arena, struct zl_value *mount_opts, struct zl_value *namespaces,
-                  struct zl_value *capabilities)
+void ocirun_namespace_names(struct zl_arena *arena, struct zl_value *ret)
 {
-    for (size_t i = 0; i < ZL_ARRAY_LEN(mount_options); i++)
-        zl_value_append(mount_opts, zl_value_string(arena, zl_str(mount_options[i].name)));
-    zl_value_append(mount_opts, zl_value_string(arena, ZL_STR("tmpcopyup")));
     for (size_t i = 0; i < ZL_ARRAY_LEN(namespace_kinds); i++)
-        zl_value_append(namespaces, zl_value_string(arena, zl_str(namespace_kinds[i].name)));
-    for (size_t i = 0; i < ZL_ARRAY_LEN(cap_names); i++)
-        zl_value_append(capabilities, zl_value_string(arena, zl_str(zl_arena_printf(arena, "CAP_%s", cap_names[i]))));
+        zl_value_append(ret, zl_value_string(arena, zl_str(namespace_kinds[i].name)));
 }

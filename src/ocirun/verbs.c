@@ -156,7 +156,7 @@ static int keep_config(struct ocirun *r, const char *bundle, int folder)
 
 /* From a folder that is ours to a process that waits at the socket; to `run`, at the gate that `setup` holds. */
 static int create_in(struct ocirun *r, int folder, const char *id, bool run, struct zl_setup *setup,
-                     struct zl_oci_runtime **ret)
+                     struct zl_oci_runtime **ret, struct ocirun_state *ret_state)
 {
     struct zl_oci_runtime *c;
     struct zl_job job;
@@ -178,8 +178,8 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
                        s.cgroup_name);
     s.version = c->version;
     s.rootfs = job.rootfs;
-    s.created = zl_time_text_s(zl_clock_wall_ms(), now);
-    s.boot_id = zl_boot_id(boot) == 0 ? boot : "";
+    s.created = zl_arena_strdup(&r->arena, zl_time_text_s(zl_clock_wall_ms(), now));
+    s.boot_id = zl_boot_id(boot) == 0 ? zl_arena_strdup(&r->arena, boot) : "";
     s.annotations = c->annotations;
     e = ocirun_write_state(r, folder, &s); /* without a process yet: enough for `delete` when we are killed */
     if (e < 0)
@@ -214,18 +214,13 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     if (e < 0)
         zl_setup_abort(setup);
     *ret = c;
+    *ret_state = s;
     return e;
 }
 
-/* After the start: `c` is NULL when it is not read yet. */
-static int started(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
+static int started(struct ocirun *r, const struct zl_oci_runtime *c, const struct ocirun_state *s)
 {
-    struct ocirun_state *s;
-    int e = c ? 0 : ocirun_load(r, folder, id, &c);
-    if (e < 0 || !c->hooks[ZL_OCI_POSTSTART].n)
-        return e;
-    e = ocirun_read_state(r, folder, id, &s);
-    return e < 0 ? e : ocirun_hooks(r, c, ZL_OCI_POSTSTART, s, "running");
+    return c->hooks[ZL_OCI_POSTSTART].n ? ocirun_hooks(r, c, ZL_OCI_POSTSTART, s, "running") : 0;
 }
 
 int ocirun_start(struct ocirun *r, const char *id)
@@ -242,9 +237,17 @@ int ocirun_start(struct ocirun *r, const char *id)
                    ? zl_fail(&r->err, ZL_E_CONFLICT, "container %s does not wait to be started", id)
                    : zl_fail(&r->err, -errno, "reach the container %s", id);
     (void)unlinkat(folder, "start.sock", 0);
-    if (zl_setup_await(fd, fd, &se) < 0)
+    struct ocirun_state *s;
+    struct zl_oci_runtime *c;
+    int e = ocirun_read_state(r, folder, id, &s);
+    e = e < 0 ? e : ocirun_load(r, folder, id, &c);
+    if (e < 0)
+        return e;
+    struct ocirun_listener listener = { r, c, s, (pid_t)s->pid };
+    struct zl_setup_peer peer = { (pid_t)s->pid, ocirun_send_listener, &listener };
+    if (zl_setup_await(fd, fd, &peer, &se) < 0)
         return ocirun_setup_error(r, &se);
-    return started(r, folder, id, NULL);
+    return started(r, c, s);
 }
 
 static pid_t forward_to;
@@ -288,11 +291,12 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
     struct zl_setup setup;
     struct zl_setup_error se = { 0 };
     struct zl_oci_runtime *c;
+    struct ocirun_state s;
     int e = ocirun_check_id(id, &r->err);
     zl_auto_close int folder = e < 0 ? e : ocirun_make_folder(r, id);
     if (folder < 0)
         return folder;
-    e = create_in(r, folder, id, run, &setup, &c);
+    e = create_in(r, folder, id, run, &setup, &c, &s);
     if (e < 0) {
         struct zl_err why = r->err;
         ZL_IGNORE(ocirun_remove_folder(r, id));
@@ -301,7 +305,9 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
     }
     if (!run)
         return 0;
-    e = zl_setup_start(&setup, &se) < 0 ? ocirun_setup_error(r, &se) : started(r, folder, id, c);
+    struct ocirun_listener listener = { r, c, &s, setup.pid };
+    struct zl_setup_peer peer = { setup.pid, ocirun_send_listener, &listener };
+    e = zl_setup_start(&setup, &peer, &se) < 0 ? ocirun_setup_error(r, &se) : started(r, c, &s);
     if (e == 0 && r->o.detach)
         return 0;
     if (e < 0)

@@ -88,7 +88,7 @@ static ZL_NORETURN void command(const struct command *cmd, int report)
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     (void)setsid();
     umask(0022);
-    ZL_IGNORE(zl_setup_exec(&cmd->job, cmd->argv, &err));
+    ZL_IGNORE(zl_setup_exec(&cmd->job, cmd->argv, -EBADF, &err));
     give_up(report, &err);
 }
 
@@ -102,7 +102,7 @@ static ZL_NORETURN void helper(const struct shim *s, struct zl_str body, int ann
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || null < 0 || dup2(null, 0) < 0 || dup2(out[0], 1) < 0 ||
         dup2(out[1], 2) < 0)
         _exit(1);
-    zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
+    zl_setup_close_others(0, keep, ZL_ARRAY_LEN(keep));
     int r = decode(s, body, &cmd);
     if (r < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "read the request"));

@@ -145,7 +145,7 @@ static void start(struct shim *s)
     struct zl_setup_error err = { 0 };
     shim_oom_start(s);
     zl_phase("shim.starting");
-    if (zl_setup_start(&s->setup, &err) < 0) {
+    if (zl_setup_start(&s->setup, NULL, &err) < 0) {
         tell(s, ZL_SH_FAILED, &err);
         end_unstarted(s);
     }

@@ -301,6 +301,80 @@ int zl_addr_each(int nl, int (*fn)(void *arg, unsigned index, struct in_addr add
     return transact(nl, &r, take_addr, &e);
 }
 
+enum { MOVED_ADDRS_MAX = 32 };
+
+/* A link's addresses, as requests that add them again. */
+struct moved_addrs {
+    unsigned index, n;
+    struct request add[MOVED_ADDRS_MAX];
+};
+
+static int keep_addr(void *arg, const struct nlmsghdr *h)
+{
+    struct moved_addrs *m = arg;
+    if (h->nlmsg_type != RTM_NEWADDR || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct ifaddrmsg)))
+        return 0;
+    struct ifaddrmsg msg;
+    memcpy(&msg, NLMSG_DATA(h), sizeof msg);
+    if (msg.ifa_index != m->index || msg.ifa_scope != RT_SCOPE_UNIVERSE || !(msg.ifa_flags & IFA_F_PERMANENT))
+        return 0;
+    if (m->n == MOVED_ADDRS_MAX)
+        return -E2BIG;
+    struct request *r = &m->add[m->n++];
+    struct attrs attrs = attrs_of(h, sizeof msg);
+    const struct rtattr *a;
+    msg.ifa_flags = 0;
+    begin(r, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &msg, sizeof msg);
+    while ((a = next_attr(&attrs)) != NULL)
+        if ((a->rta_type == IFA_LOCAL || a->rta_type == IFA_ADDRESS || a->rta_type == IFA_BROADCAST) &&
+            RTA_PAYLOAD(a) <= sizeof(struct in6_addr))
+            attr(r, a->rta_type, RTA_DATA(a), RTA_PAYLOAD(a));
+    return 0;
+}
+
+/* Where the new name is a template ("eth%d") the kernel has chosen one: the index stays, unless it was taken. */
+static int find_moved(int there, const char *to, unsigned index)
+{
+    unsigned char mac[6];
+    if (!strchr(to, '%'))
+        return zl_link_index(there, to);
+    int e = zl_link_address(there, index, mac);
+    return e < 0 ? e : (int)index;
+}
+
+int zl_link_move(int nl, const char *name, int there, int netns, const char *to)
+{
+    static struct moved_addrs m; /* big, and of one thread */
+    struct request r;
+    struct ifaddrmsg any = { .ifa_family = AF_UNSPEC };
+    int index = zl_link_index(nl, name);
+    if (index < 0)
+        return index;
+    if (!strchr(to, '%') && zl_link_index(there, to) >= 0)
+        return -EEXIST;
+    m.n = 0;
+    m.index = (unsigned)index;
+    begin(&r, RTM_GETADDR, NLM_F_DUMP, &any, sizeof any);
+    int e = transact(nl, &r, keep_addr, &m);
+    if (e < 0)
+        return e;
+    struct ifinfomsg info = { .ifi_family = AF_UNSPEC, .ifi_index = index };
+    begin(&r, RTM_NEWLINK, 0, &info, sizeof info);
+    attr(&r, IFLA_NET_NS_FD, &netns, sizeof netns);
+    attr(&r, IFLA_IFNAME, to, strlen(to) + 1);
+    e = transact(nl, &r, NULL, NULL);
+    index = e < 0 ? e : find_moved(there, to, m.index);
+    if (index < 0)
+        return index;
+    e = zl_link_up(there, (unsigned)index);
+    for (unsigned i = 0; i < m.n && e == 0; i++) {
+        struct ifaddrmsg *msg = NLMSG_DATA(&m.add[i].h);
+        msg->ifa_index = (unsigned)index;
+        e = transact(there, &m.add[i], NULL, NULL);
+    }
+    return e;
+}
+
 int zl_route_add(int nl, const struct zl_route *route)
 {
     struct request r;

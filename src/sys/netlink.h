@@ -27,6 +27,10 @@ int zl_link_up(int nl, unsigned index) ZL_MUST;
 /* 6 bytes; the hardware address of a link. */
 int zl_link_address(int nl, unsigned index, unsigned char ret[6]) ZL_MUST;
 
+/* Moves a link into the namespace in which the socket `there` was opened and `netns` is, under that name, with its
+ * permanent addresses of global scope, and up. At most 32 addresses. */
+int zl_link_move(int nl, const char *name, int there, int netns, const char *to) ZL_MUST;
+
 int zl_addr_add(int nl, unsigned index, struct in_addr addr, unsigned prefix) ZL_MUST;
 int zl_addr_delete(int nl, unsigned index, struct in_addr addr, unsigned prefix) ZL_MUST;
 /* Calls fn for each IPv4 address; stops when it returns other than 0 and returns that. */

@@ -303,10 +303,10 @@ def test_features(bundle):
     # What is claimed is taken, and what is not is refused.
     for option in f["mountOptions"]:
         mount = {"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": [option]}
-        if "bind" not in option and not option.endswith("unbindable") and option not in ("mand", "iversion", "noiversion"):
+        if "bind" not in option and not option.endswith("unbindable") and option not in ("mand", "iversion", "noiversion", "idmap", "ridmap"):
             r = bundle.run("exit", "0", mounts=bundle.config["mounts"] + [mount])
             assert r.returncode == 0, (option, r.stderr)
-    assert set(f["linux"]["namespaces"]) == {"mount", "pid", "network", "ipc", "uts", "cgroup"}
+    assert set(f["linux"]["namespaces"]) == {"mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time"}
     assert f["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
 
 
@@ -410,12 +410,13 @@ BAD = [
     (lambda c: c["mounts"].append({"destination": "/x", "source": "x"}), "neither a type nor bind"),
     (lambda c: c["mounts"].append({"destination": "/x", "type": "bind", "source": "/nowhere"}), "mount /x"),
     (lambda c: c["mounts"].append({"destination": "/../x", "type": "tmpfs"}), "mount /../x"),
-    (lambda c: c["mounts"].append({"destination": "/x", "type": "tmpfs", "options": ["rro"]}), "'rro' is not supported yet"),
+    (lambda c: c["mounts"].append({"destination": "/x", "type": "tmpfs", "options": ["idmap"]}), "of a bind mount only"),
+    (lambda c: c["mounts"].append({"destination": "/x", "type": "bind", "source": "/tmp", "options": ["idmap"]}), "there is none"),
     (lambda c: c["mounts"].append({"destination": "/x", "type": "tmpfs", "options": ["size=much"]}), "mount /x"),
     (changed(namespaces=[]), "needs a mount namespace"),
     (changed(namespaces=[{"type": "mount"}, {"type": "uts"}, {"type": "uts"}]), "is there twice"),
     (changed(namespaces=[{"type": "mount"}, {"type": "uts"}, {"type": "disk"}]), "'disk' is none"),
-    (changed(namespaces=[{"type": "mount"}, {"type": "user"}]), "not supported yet"),
+    (changed(namespaces=[{"type": "mount"}, {"type": "uts"}, {"type": "user"}]), "a new user namespace needs them"),
     (changed(namespaces=[{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/nowhere"}]), "join the namespace /nowhere"),
     (changed(namespaces=[{"type": "mount"}]), "without a uts namespace"),
     (changed(cgroupsPath="/a/../b"), "has .."), (changed(cgroupsPath="/"), "root of all groups"),

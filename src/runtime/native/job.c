@@ -47,6 +47,8 @@ static const struct row namespace_rows[] = { NUMBER_OF(zl_job_namespace, kind), 
 static const struct row mount_rows[] = {
     TEXT_OF(zl_job_mount, target), TEXT_OF(zl_job_mount, source), TEXT_OF(zl_job_mount, type), TEXT_OF(zl_job_mount, data),
     NUMBER_OF(zl_job_mount, flags), NUMBER_OF(zl_job_mount, propagation), NUMBER_OF(zl_job_mount, copy_up),
+    NUMBER_OF(zl_job_mount, attr_set), NUMBER_OF(zl_job_mount, attr_clear), NUMBER_OF(zl_job_mount, idmap),
+    TEXT_OF(zl_job_mount, uid_map), TEXT_OF(zl_job_mount, gid_map),
 };
 static const struct row device_rows[] = {
     TEXT_OF(zl_job_device, path), NUMBER_OF(zl_job_device, mode), NUMBER_OF(zl_job_device, major),
@@ -61,6 +63,12 @@ static const struct row caps_rows[] = {
     NUMBER_OF(zl_job_caps, bounding), NUMBER_OF(zl_job_caps, effective), NUMBER_OF(zl_job_caps, permitted),
     NUMBER_OF(zl_job_caps, inheritable), NUMBER_OF(zl_job_caps, ambient),
 };
+static const struct row scheduler_rows[] = {
+    NUMBER_OF(zl_job_scheduler, set), NUMBER_OF(zl_job_scheduler, policy), NUMBER_OF(zl_job_scheduler, flags),
+    NUMBER_OF(zl_job_scheduler, nice), NUMBER_OF(zl_job_scheduler, priority), NUMBER_OF(zl_job_scheduler, runtime),
+    NUMBER_OF(zl_job_scheduler, deadline), NUMBER_OF(zl_job_scheduler, period),
+};
+static const struct table scheduler = TABLE(scheduler_rows, zl_job_scheduler);
 static const struct table namespaces = TABLE(namespace_rows, zl_job_namespace), mounts = TABLE(mount_rows, zl_job_mount),
                           devices = TABLE(device_rows, zl_job_device), pairs = TABLE(pair_rows, zl_job_pair), groups = TABLE(group_rows, zl_job_group),
                           rlimits = TABLE(rlimit_rows, zl_job_rlimit), caps = TABLE(caps_rows, zl_job_caps);
@@ -79,10 +87,16 @@ static const struct row job_rows[] = {
     NUMBER_OF(zl_job, terminal), NUMBER_OF(zl_job, rows), NUMBER_OF(zl_job, columns),
     TEXT_OF(zl_job, netns), TEXT_OF(zl_job, link), NUMBER_OF(zl_job, addr), NUMBER_OF(zl_job, local),
     NUMBER_OF(zl_job, log_max_bytes), NUMBER_OF(zl_job, log_files),
+    TEXT_OF(zl_job, uid_map), TEXT_OF(zl_job, gid_map), TEXT_OF(zl_job, time_offsets), LIST_OF(links_in, pairs),
+    NUMBER_OF(zl_job, seccomp_flags), NUMBER_OF(zl_job, seccomp_listener), TEXT_OF(zl_job, apparmor), TEXT_OF(zl_job, selinux),
+    { .at = AT(zl_job, scheduler), .kind = STRUCT, .of = &scheduler }, NUMBER_OF(zl_job, io_priority),
+    NUMBER_OF(zl_job, set_personality), NUMBER_OF(zl_job, personality), { .at = AT(zl_job, cpus_entering), .kind = BYTES },
+    { .at = AT(zl_job, cpus), .kind = BYTES }, NUMBER_OF(zl_job, memory_policy), { .at = AT(zl_job, memory_nodes), .kind = BYTES },
+    NUMBER_OF(zl_job, preserve_fds),
 };
 /* clang-format on */
 static const struct table job_table = TABLE(job_rows, zl_job);
-enum { ROWS_MAX = 48, FILTER_UNIT = 8 /* sizeof(struct sock_filter) */ };
+enum { ROWS_MAX = 64, FILTER_UNIT = 8 /* sizeof(struct sock_filter) */ };
 _Static_assert(ZL_ARRAY_LEN(job_rows) <= ROWS_MAX, "the totals of a table");
 
 static void encode(struct zl_buf *out, const struct table *t, const char *object)

@@ -12,7 +12,7 @@
 
 #include <netinet/in.h>
 
-enum { ZL_JOB_MAGIC = 0x424a4c5a, ZL_JOB_VERSION = 2, ZL_JOB_MAX = 4 << 20 };
+enum { ZL_JOB_MAGIC = 0x424a4c5a, ZL_JOB_VERSION = 3, ZL_JOB_MAX = 4 << 20 };
 
 struct zl_job_namespace {
     uint64_t kind;    /* CLONE_NEW… */
@@ -21,9 +21,12 @@ struct zl_job_namespace {
 
 struct zl_job_mount {
     const char *target, *source, *type, *data; /* target: a path inside the container; type "": a bind mount's */
-    uint64_t flags;       /* MS_… of mount(2); the kernel takes most of a bind mount's in a second call */
-    uint64_t propagation; /* MS_SHARED, … with MS_REC or not; 0: as it is */
-    uint64_t copy_up;     /* what the target held is copied in */
+    uint64_t flags;                /* MS_… of mount(2); the kernel takes most of a bind mount's in a second call */
+    uint64_t propagation;          /* MS_SHARED, … with MS_REC or not; 0: as it is */
+    uint64_t copy_up;              /* what the target held is copied in */
+    uint64_t attr_set, attr_clear; /* MOUNT_ATTR_… of mount_setattr(2), for all mounts of the tree */
+    uint64_t idmap;                /* of a bind mount: its owners are mapped; MS_REC with the mounts below, 0 not */
+    const char *uid_map, *gid_map; /* how, in the form of /proc/PID/uid_map; "": as the container's user namespace */
 };
 
 struct zl_job_device {
@@ -48,6 +51,10 @@ struct zl_job_caps {
     uint64_t bounding, effective, permitted, inheritable, ambient; /* bits by number */
 };
 
+struct zl_job_scheduler {                                                   /* sched_setattr(2), by its names */
+    uint64_t set, policy, flags, nice, priority, runtime, deadline, period; /* nice: an int64 */
+};
+
 struct zl_job {
     const char *id, *hostname, *domainname; /* names "": unchanged */
     const char **argv, **env;               /* all such lists: NULL at the end */
@@ -58,6 +65,10 @@ struct zl_job {
     uint64_t root_readonly, root_propagation; /* propagation: MS_…; 0: private */
     struct zl_job_namespace *namespaces;
     uint64_t nnamespaces;
+    const char *uid_map, *gid_map; /* of a new user namespace, in the form of /proc/PID/uid_map */
+    const char *time_offsets;      /* of a new time namespace, in the form of /proc/PID/timens_offsets */
+    struct zl_job_pair *links_in;  /* network links that are moved in: their name, and that inside */
+    uint64_t nlinks_in;
     struct zl_job_mount *mounts; /* in this order */
     uint64_t nmounts;
     struct zl_job_device *devices;
@@ -83,6 +94,16 @@ struct zl_job {
     uint64_t terminal, rows, columns; /* the program gets a pseudo-terminal; its size, 0: the kernel's */
     uint64_t no_new_privs;
     struct zl_str seccomp; /* an array of struct sock_filter; empty: none */
+    uint64_t seccomp_flags;
+    uint64_t seccomp_listener;      /* the filter's listener is handed to who starts the program */
+    const char *apparmor, *selinux; /* "": none */
+    struct zl_job_scheduler scheduler;
+    uint64_t io_priority;                  /* ioprio_set(2); 0: as it is */
+    uint64_t set_personality, personality; /* personality(2) */
+    struct zl_str cpus_entering, cpus;     /* cpu_set_t: of who enters for an exec, and of the program; empty: any */
+    uint64_t memory_policy;                /* the mode of set_mempolicy(2) + 1; 0: as it is */
+    struct zl_str memory_nodes;            /* its mask */
+    uint64_t preserve_fds;                 /* so many from 3 on stay open in the program */
 
     const char *cgroup_parent;
     uint64_t memory_bytes, cpu_quota_us, pids;

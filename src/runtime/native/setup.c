@@ -1,7 +1,8 @@
-#include "runtime/native/setup.h"
+#include "runtime/native/setup_parts.h"
 
 #include "base/fd.h"
 #include "base/phase.h"
+#include "sys/netlink.h"
 #include "sys/ns.h"
 #include "sys/process.h"
 #include "sys/veth.h"
@@ -14,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,9 +30,9 @@ int zl_setup_fail(struct zl_setup_error *err, int code, const char *fmt, ...)
     return code;
 }
 
-void zl_setup_close_others(const int *keep, size_t n)
+void zl_setup_close_others(uint64_t preserve, const int *keep, size_t n)
 {
-    int from = 3;
+    int from = 3 + (int)preserve;
     for (;;) {
         int next = INT_MAX;
         for (size_t i = 0; i < n; i++)
@@ -65,14 +67,14 @@ pid_t zl_setup_clone(uint64_t flags, int cgroup, bool *inside)
     return pid < 0 ? -errno : (pid_t)pid;
 }
 
-/* The cgroup's is made later, by the child, inside its group. */
+/* The cgroup's is made later, by the child, inside its group; that of the clocks earlier. */
 static uint64_t new_namespaces(const struct zl_job *job)
 {
     uint64_t flags = 0;
     for (uint64_t i = 0; i < job->nnamespaces; i++)
         if (!job->namespaces[i].path[0])
             flags |= job->namespaces[i].kind;
-    return flags & ~(uint64_t)CLONE_NEWCGROUP;
+    return flags & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME);
 }
 
 static int attach_network(const struct zl_job *job, pid_t pid, struct zl_setup_error *err)
@@ -96,6 +98,32 @@ static int attach_network(const struct zl_job *job, pid_t pid, struct zl_setup_e
     return r < 0 ? zl_setup_fail(err, r, "network: %s", step) : 0;
 }
 
+/* The machine's links that become the container's. A socket belongs to the namespace in which it is made. */
+static int move_links(const struct zl_job *job, pid_t pid, struct zl_setup_error *err)
+{
+    char path[64];
+    const struct zl_job_namespace *n = zl_setup_namespace(job, CLONE_NEWNET);
+    if (!job->nlinks_in || !n)
+        return 0;
+    snprintf(path, sizeof path, "/proc/%d/ns/net", (int)pid);
+    zl_auto_close int container = zl_netns_open(n->path[0] ? n->path : path);
+    zl_auto_close int own = zl_netns_self();
+    zl_auto_close int here = zl_netlink_open();
+    int r = container < 0 ? container : own < 0 ? own : here < 0 ? here : zl_netns_enter(container);
+    if (r < 0)
+        return zl_setup_fail(err, r, "enter the container's network");
+    zl_auto_close int there = zl_netlink_open();
+    if ((r = zl_netns_enter(own)) < 0)
+        return zl_setup_fail(err, r, "come back from the container's network");
+    for (uint64_t i = 0; i < job->nlinks_in && r == 0; i++) {
+        const struct zl_job_pair *l = &job->links_in[i];
+        r = there < 0 ? there : zl_link_move(here, l->name, there, container, l->value);
+        if (r < 0)
+            return zl_setup_fail(err, r, "move the network device %s into the container as %s", l->name, l->value);
+    }
+    return 0;
+}
+
 /* One report: a negative errno and the step's name, or a single zero byte: at the gate. */
 static int read_report(int fd, bool gate, struct zl_setup_error *err)
 {
@@ -105,6 +133,8 @@ static int read_report(int fd, bool gate, struct zl_setup_error *err)
         return gate ? zl_setup_fail(err, -ECHILD, "the set-up process ended without a word") : 0;
     if (n != sizeof e.code)
         return zl_setup_fail(err, n < 0 ? (int)n : -EPROTO, "read the set-up's report");
+    if (e.code == ZL_SETUP_LISTENER && !gate)
+        return e.code;
     if (e.code == 0)
         return gate ? 0 : zl_setup_fail(err, -EPROTO, "read the set-up's report");
     n = zl_read_full(fd, e.step, sizeof e.step);
@@ -121,7 +151,10 @@ static int parent_part(const struct zl_job *job, const struct zl_setup_options *
     int r = zl_process_start_time(s->pid, &s->start_time);
     if (r < 0)
         return zl_setup_fail(err, r, "read the container's start time");
-    r = attach_network(job, s->pid, err);
+    r = zl_setup_write_maps(job, s->pid, err);
+    r = r < 0 ? r : attach_network(job, s->pid, err);
+    r = r < 0 ? r : move_links(job, s->pid, err);
+    r = r < 0 ? r : zl_setup_send_trees(job, s->pid, s->gate, err);
     if (r < 0)
         return r;
     r = o->created ? o->created(o->arg, s->pid, err) : 0;
@@ -132,28 +165,10 @@ static int parent_part(const struct zl_job *job, const struct zl_setup_options *
     return read_report(s->report, true, err);
 }
 
-/* A pid namespace is joined by the parent, for the child to be made in it; *ret_own leads back, when there was one. */
-static int join_pid_namespace(const struct zl_job *job, int *ret_own, struct zl_setup_error *err)
-{
-    for (uint64_t i = 0; i < job->nnamespaces; i++) {
-        const struct zl_job_namespace *n = &job->namespaces[i];
-        if (n->kind != CLONE_NEWPID || !n->path[0])
-            continue;
-        zl_auto_close int fd = zl_openat(AT_FDCWD, n->path, O_RDONLY, 0);
-        *ret_own = zl_openat(AT_FDCWD, "/proc/self/ns/pid", O_RDONLY, 0);
-        if (fd < 0 || *ret_own < 0 || setns(fd, CLONE_NEWPID) < 0)
-            return zl_setup_fail(err,
-                                 fd < 0         ? fd
-                                 : *ret_own < 0 ? *ret_own
-                                                : -errno,
-                                 "join the pid namespace %s", n->path);
-    }
-    return 0;
-}
-
 static int make_pipes(int gate[2], int report[2], int out[2], int errs[2], bool own_stdio)
 {
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0 || pipe2(report, O_CLOEXEC) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0 ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, report) < 0)
         return -errno;
     if (own_stdio)
         out[0] = out[1] = errs[0] = errs[1] = -EBADF;
@@ -175,13 +190,9 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
      * carried over by the kernel. */
     if (o->dir >= 0 && fchdir(o->dir) < 0)
         return zl_setup_fail(err, -errno, "enter the instance folder");
-    zl_auto_close int own_pids = -EBADF;
-    r = join_pid_namespace(job, &own_pids, err);
-    if (r < 0)
-        return r;
     bool inside;
     int cgroup = zl_cgroup_open_unified(&s.cgroup); /* none: the child enters the others itself */
-    s.pid = zl_setup_clone(new_namespaces(job), cgroup, &inside);
+    s.pid = zl_setup_clone_job(job, new_namespaces(job), cgroup, &inside, err);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (!o->own_stdio && (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0))
@@ -190,8 +201,6 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
         zl_setup_child(job, o, !inside, gate[1], report[1]);
     }
     zl_close(cgroup);
-    if (own_pids >= 0 && setns(own_pids, CLONE_NEWPID) < 0)
-        return zl_setup_fail(err, -errno, "come back from the pid namespace");
     s.gate = gate[0];
     s.report = report[0];
     s.out = out[0];
@@ -200,7 +209,7 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
     zl_close(report[1]);
     zl_close(out[1]);
     zl_close(errs[1]);
-    r = s.pid < 0 ? zl_setup_fail(err, s.pid, "make the namespaces") : parent_part(job, o, &s, err);
+    r = s.pid < 0 ? s.pid : parent_part(job, o, &s, err);
     if (r < 0) {
         zl_setup_abort(&s);
         return r;
@@ -209,16 +218,44 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
     return 0;
 }
 
-int zl_setup_await(int gate, int report, struct zl_setup_error *err)
+/* Takes the descriptor out of the process that has it, and lets it go on (pidfd_getfd, kernel 5.6). */
+static int take_listener(int report, int number, const struct zl_setup_peer *peer, struct zl_setup_error *err)
+{
+    if (!peer)
+        return zl_setup_fail(err, -EPROTO, "take a filter's listener");
+    zl_auto_close int process = zl_pidfd_open(peer->pid);
+    int fd = process < 0 ? process : (int)syscall(SYS_pidfd_getfd, process, number, 0);
+    if (fd < 0)
+        return zl_setup_fail(err, process < 0 ? process : -errno, "take the filter's listener");
+    int r = peer->listener(peer->arg, fd);
+    if (r < 0)
+        return zl_setup_fail(err, r, "send the filter's listener to linux.seccomp.listenerPath");
+    return zl_write_full(report, "k", 1) < 0 ? zl_setup_fail(err, -EPIPE, "let the process go on") : 0;
+}
+
+int zl_setup_wait_exec(int report, const struct zl_setup_peer *peer, struct zl_setup_error *err)
+{
+    int number;
+    int r = read_report(report, false, err);
+    while (r == ZL_SETUP_LISTENER) {
+        if (zl_read_full(report, &number, sizeof number) != sizeof number)
+            return zl_setup_fail(err, -EPROTO, "read the set-up's report");
+        r = take_listener(report, number, peer, err);
+        r = r < 0 ? r : read_report(report, false, err);
+    }
+    return r;
+}
+
+int zl_setup_await(int gate, int report, const struct zl_setup_peer *peer, struct zl_setup_error *err)
 {
     if (zl_write_full(gate, "s", 1) < 0)
         return zl_setup_fail(err, -EPIPE, "open the start gate");
-    return read_report(report, false, err);
+    return zl_setup_wait_exec(report, peer, err);
 }
 
-int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err)
+int zl_setup_start(struct zl_setup *s, const struct zl_setup_peer *peer, struct zl_setup_error *err)
 {
-    int r = zl_setup_await(s->gate, s->report, err);
+    int r = zl_setup_await(s->gate, s->report, peer, err);
     s->gate = zl_close(s->gate);
     s->report = zl_close(s->report);
     return r;
@@ -240,26 +277,49 @@ void zl_setup_abort(struct zl_setup *s)
     s->pid = 0;
 }
 
+static bool same_namespace(int fd, const char *name)
+{
+    char path[64];
+    struct stat own, other;
+    snprintf(path, sizeof path, "/proc/self/ns/%s", name);
+    return fstat(fd, &other) == 0 && stat(path, &own) == 0 && own.st_ino == other.st_ino && own.st_dev == other.st_dev;
+}
+
+/*
+ * With rights over all of them the user namespace comes last; an ordinary user has rights over the others only when in
+ * it: what was refused is tried again then. The mount namespace after the others, as paths mean something else in it;
+ * our own is passed over, as the kernel refuses to enter it again.
+ */
 int zl_setup_enter(pid_t pid, struct zl_setup_error *err)
 {
-    /* User namespaces are not in use yet; the mount namespace last, as /proc is needed for the others. */
+    enum { KINDS = 8, USER = KINDS - 1 };
     static const struct {
         const char *name;
         int flag;
-    } kinds[] = { { "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS },       { "net", CLONE_NEWNET },
-                  { "pid", CLONE_NEWPID }, { "cgroup", CLONE_NEWCGROUP }, { "mnt", CLONE_NEWNS } };
-    int fds[ZL_ARRAY_LEN(kinds)];
+    } kinds[KINDS] = { { "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS },   { "net", CLONE_NEWNET },
+                       { "pid", CLONE_NEWPID }, { "time", CLONE_NEWTIME }, { "cgroup", CLONE_NEWCGROUP },
+                       { "mnt", CLONE_NEWNS },  { "user", CLONE_NEWUSER } };
+    int fds[KINDS];
     char path[64];
-    for (size_t i = 0; i < ZL_ARRAY_LEN(kinds); i++) {
+    for (int i = 0; i < KINDS; i++) {
         snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, kinds[i].name);
         fds[i] = zl_openat(AT_FDCWD, path, O_RDONLY, 0);
+        if (fds[i] == -ENOENT && kinds[i].flag == CLONE_NEWTIME)
+            continue; /* below kernel 5.6 */
         if (fds[i] < 0)
             return zl_setup_fail(err, fds[i], "open the container's %s namespace", kinds[i].name);
+        if (same_namespace(fds[i], kinds[i].name))
+            fds[i] = zl_close(fds[i]);
     }
-    for (size_t i = 0; i < ZL_ARRAY_LEN(kinds); i++) {
-        if (setns(fds[i], kinds[i].flag) < 0)
-            return zl_setup_fail(err, -errno, "enter the container's %s namespace", kinds[i].name);
-        zl_close(fds[i]);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < KINDS; i++) {
+            if (fds[i] < 0 || (i == USER && round == 1))
+                continue;
+            if (setns(fds[i], kinds[i].flag) == 0)
+                fds[i] = zl_close(fds[i]);
+            else if (round == 1 || i == USER || errno != EPERM || fds[USER] < 0)
+                return zl_setup_fail(err, -errno, "enter the container's %s namespace", kinds[i].name);
+        }
     }
     return 0;
 }

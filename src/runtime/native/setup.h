@@ -11,6 +11,8 @@
 
 #include <sys/types.h>
 
+enum { ZL_SETUP_LISTENER = 1 }; /* a report that is no error: the filter's listener has the number that follows */
+
 struct zl_setup_error {
     int code;       /* a negative errno */
     char step[120]; /* what failed: "mount the overlay root" */
@@ -42,13 +44,22 @@ struct zl_setup_options {
                        zl_setup_await. Negative: the gate. */
 };
 
+/* Who gets the listener of a filter: the callback owns it. NULL where no job has one. */
+struct zl_setup_peer {
+    pid_t pid; /* of the process that starts */
+    int (*listener)(void *arg, int fd);
+    void *arg;
+};
+
 /* Makes everything up to the gate. */
 int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *options, struct zl_setup *ret,
                     struct zl_setup_error *err) ZL_MUST;
 /* Sends the start to a gate or a connection to a starter; waits until the program runs or has failed to. */
-int zl_setup_await(int gate, int report, struct zl_setup_error *err) ZL_MUST;
+int zl_setup_await(int gate, int report, const struct zl_setup_peer *peer, struct zl_setup_error *err) ZL_MUST;
+/* Waits until the program runs or has failed to. */
+int zl_setup_wait_exec(int report, const struct zl_setup_peer *peer, struct zl_setup_error *err) ZL_MUST;
 /* Opens the gate and waits until the program runs or has failed to. */
-int zl_setup_start(struct zl_setup *s, struct zl_setup_error *err) ZL_MUST;
+int zl_setup_start(struct zl_setup *s, const struct zl_setup_peer *peer, struct zl_setup_error *err) ZL_MUST;
 /* Kills and reaps the child, removes the cgroup, closes everything. */
 void zl_setup_abort(struct zl_setup *s);
 
@@ -57,16 +68,21 @@ ZL_NORETURN void zl_setup_child(const struct zl_job *job, const struct zl_setup_
                                 int gate, int report);
 /* A fork with namespaces, in the v2 group of that descriptor; *inside: in that group from the start. -errno. */
 pid_t zl_setup_clone(uint64_t flags, int cgroup, bool *inside);
-/* Rights, user and program for a process that is inside the container already; returns only on failure. */
-int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err) ZL_MUST;
+/* Rights, user and program for a process that is inside the container already; returns only on failure. `report`: a
+ * socket, for the filter's listener when the job has one. */
+int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report, struct zl_setup_error *err) ZL_MUST;
 /* The job's rlimits, of the calling process. */
 int zl_setup_limits(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
+/* The calling process stays on these processors, a cpu_set_t; empty: any. */
+int zl_setup_affinity(struct zl_str cpus, struct zl_setup_error *err) ZL_MUST;
 /* Whether there is a program to run, in the container, as root sees it. */
 int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
 /* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */
 int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
-/* Closes every descriptor from 3 on but these. */
-void zl_setup_close_others(const int *keep, size_t n);
+/* Closes every descriptor from 3 on but the first `preserve`, and these. */
+void zl_setup_close_others(uint64_t preserve, const int *keep, size_t n);
+/* Sends a byte with a descriptor. */
+int zl_setup_send_fd(int to, char byte, int fd) ZL_MUST;
 /* Makes a terminal in the container that we are in, sends its master, and becomes its session's leader. `first`: it is
  * the container's, which /dev/console leads to. */
 int zl_setup_terminal(const struct zl_job *job, int console, bool first, struct zl_setup_error *err) ZL_MUST;

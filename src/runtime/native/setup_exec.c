@@ -4,19 +4,21 @@
  */
 #include "base/error.h"
 #include "base/fd.h"
-#include "runtime/native/setup.h"
+#include "runtime/native/setup_parts.h"
 #include "sys/process.h"
 
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
+#include <linux/magic.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -138,7 +140,9 @@ static int drop_rights(const struct zl_job *job, const struct identity *id, stru
     int r = zl_caps_drop_bounding(job->caps.bounding);
     if (r < 0)
         return zl_setup_fail(err, r, "limit the capabilities");
-    if (setgroups(id->ngroups, id->groups) < 0 || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
+    /* An ordinary user's namespace may have no say over groups. */
+    bool groups = setgroups(id->ngroups, id->groups) == 0 || (errno == EPERM && id->ngroups == 0);
+    if (!groups || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
         setresuid((uid_t)id->uid, (uid_t)id->uid, (uid_t)id->uid) < 0)
         return zl_setup_fail(err, -errno, "become user %llu", (unsigned long long)id->uid);
     r = zl_caps_set(job->exact_user || id->uid == 0 ? &caps : &none);
@@ -172,15 +176,61 @@ static void default_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int load_filter(const struct zl_job *job, struct zl_setup_error *err)
+/*
+ * The filter's listener, to who starts us: by its number alone, as the filter may have a say over sendmsg already; the
+ * other end takes it out of us (pidfd_getfd) and answers. So a filter must let read and write pass.
+ */
+static int offer_listener(int fd, int report, struct zl_setup_error *err)
+{
+    int offer[2] = { ZL_SETUP_LISTENER, fd };
+    char taken;
+    if (zl_write_full(report, offer, sizeof offer) < 0 || zl_read_full(report, &taken, 1) != 1)
+        return zl_setup_fail(err, -EPIPE, "hand over the filter's listener");
+    zl_close(fd);
+    return 0;
+}
+
+static int load_filter(const struct zl_job *job, int report, struct zl_setup_error *err)
 {
     if (job->seccomp.n == 0)
         return 0;
     struct sock_fprog prog = { .len = (unsigned short)(job->seccomp.n / sizeof(struct sock_filter)),
                                .filter = (struct sock_filter *)(uintptr_t)job->seccomp.p };
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) < 0)
+    bool plain = !job->seccomp_flags && !job->seccomp_listener;
+    unsigned long flags = job->seccomp_flags | (job->seccomp_listener ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0);
+    long fd = plain ? prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0)
+                    : syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
+    if (fd < 0)
         return zl_setup_fail(err, -errno, "load the system-call filter");
-    return 0;
+    return job->seccomp_listener ? offer_listener((int)fd, report, err) : 0;
+}
+
+/* What a security module makes of the next exec. The file is the kernel's, and nothing that is mounted over it. */
+static int write_label(const char *file, const char *before, const char *label)
+{
+    char text[4200];
+    struct statfs fs;
+    int n = snprintf(text, sizeof text, "%s%s", before, label);
+    zl_auto_close int proc = zl_openat(AT_FDCWD, "/proc/self/attr", O_PATH | O_DIRECTORY, 0);
+    if (proc < 0 || n >= (int)sizeof text)
+        return proc < 0 ? proc : -E2BIG;
+    zl_auto_close int fd = zl_openat(proc, file, O_WRONLY | O_NOFOLLOW, 0);
+    if (fd < 0 || fstatfs(fd, &fs) < 0)
+        return fd < 0 ? fd : -errno;
+    return fs.f_type != PROC_SUPER_MAGIC ? -EXDEV : write(fd, text, (size_t)n) == n ? 0 : -errno;
+}
+
+static int set_labels(const struct zl_job *job, struct zl_setup_error *err)
+{
+    int r = 0;
+    if (job->apparmor[0]) {
+        r = write_label("apparmor/exec", "exec ", job->apparmor);
+        r = r == -ENOENT ? write_label("exec", "exec ", job->apparmor) : r; /* below kernel 5.8 */
+    }
+    if (r < 0)
+        return zl_setup_fail(err, r, "take on the AppArmor profile %.60s", job->apparmor);
+    r = job->selinux[0] ? write_label("exec", "", job->selinux) : 0;
+    return r < 0 ? zl_setup_fail(err, r, "take on the SELinux label %.60s", job->selinux) : 0;
 }
 
 static const char *env_of(const struct zl_job *job, const char *name)
@@ -244,7 +294,7 @@ int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err)
     return chdir("/") < 0 && r == 0 ? zl_setup_fail(err, -errno, "enter the root") : r;
 }
 
-int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_setup_error *err)
+int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report, struct zl_setup_error *err)
 {
     struct identity id = { 0 };
     char program[4096], home[280];
@@ -258,9 +308,13 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_s
     const char *cwd = job->cwd[0] ? job->cwd : "/";
     if (chdir(cwd) < 0 && !(errno == ENOENT && make_folders(cwd) == 0 && chdir(cwd) == 0))
         return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);
+    r = zl_setup_scheduling(job, err);
+    r = r < 0 ? r : set_labels(job, err);
+    if (r < 0)
+        return r;
     /* Without no_new_privs it takes a capability, which is about to go; with it, the later the fewer calls it must
      * allow. */
-    r = job->no_new_privs ? 0 : load_filter(job, err);
+    r = job->no_new_privs ? 0 : load_filter(job, report, err);
     r = r < 0 ? r : drop_rights(job, &id, err);
     r = r < 0 ? r : find_program(job, argv[0], program, sizeof program, err);
     if (r < 0)
@@ -275,10 +329,11 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, struct zl_s
     umask((mode_t)job->umask);
     default_signals();
     /* Nothing of the host stays open in the container (CVE-2024-21626). */
-    if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-        for (int fd = 3; fd < 1024; fd++)
+    unsigned from = 3 + (unsigned)job->preserve_fds;
+    if (syscall(SYS_close_range, from, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+        for (int fd = (int)from; fd < 1024; fd++)
             (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    r = job->no_new_privs ? load_filter(job, err) : 0;
+    r = job->no_new_privs ? load_filter(job, report, err) : 0;
     if (r < 0)
         return r;
     execve(program, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);

@@ -6,7 +6,7 @@
  */
 #include "base/error.h"
 #include "base/fd.h"
-#include "runtime/native/setup.h"
+#include "runtime/native/setup_parts.h"
 #include "sys/netlink.h"
 #include "sys/ns.h"
 #include "sys/path.h"
@@ -22,13 +22,6 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
-
-static int mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
-{
-    char path[40];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", target);
-    return mount(source, path, type, flags, data) < 0 ? -errno : 0;
-}
 
 /* The new mount API takes one layer at a time, so it has no limit on the list (kernel 6.5). */
 static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *err)
@@ -90,24 +83,47 @@ static int open_above(int root, const char *path, const char **name)
     return zl_open_folder_beneath(root, above);
 }
 
+/* Where devices can't be made, in a user namespace, the machine's own are bound. */
+static int bind_device(int dir, const char *name, const struct zl_job_device *d)
+{
+    char path[40];
+    struct stat st;
+    zl_auto_close int source = zl_openat(AT_FDCWD, d->path, O_PATH, 0);
+    if (source < 0 || fstat(source, &st) < 0)
+        return source < 0 ? source : -errno;
+    if ((st.st_mode & S_IFMT) != (d->mode & S_IFMT) || st.st_rdev != makedev((unsigned)d->major, (unsigned)d->minor))
+        return -ENODEV;
+    zl_auto_close int made = zl_openat(dir, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+    zl_auto_close int target = made < 0 ? made : zl_openat(dir, name, O_PATH | O_NOFOLLOW, 0);
+    if (target < 0)
+        return target;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", source);
+    return zl_setup_mount_on(target, path, NULL, MS_BIND, NULL);
+}
+
+static int make_device(int dir, const char *name, const struct zl_job_device *d)
+{
+    struct stat there;
+    dev_t number = makedev((unsigned)d->major, (unsigned)d->minor);
+    /* One that is there already (a bind mount's) stays, when it is the same device. */
+    if (fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && (there.st_mode & S_IFMT) == (d->mode & S_IFMT) &&
+        there.st_rdev == number)
+        return 0;
+    if (mknodat(dir, name, (mode_t)d->mode, number) < 0)
+        return errno == EPERM ? bind_device(dir, name, d) : -errno;
+    if (fchmodat(dir, name, d->mode & 07777, 0) < 0)
+        return -errno;
+    bool owned = d->uid || d->gid;
+    return owned && fchownat(dir, name, (uid_t)d->uid, (gid_t)d->gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
 static int make_devices(const struct zl_job *job, int root, struct zl_setup_error *err)
 {
     for (uint64_t i = 0; i < job->ndevices; i++) {
         const struct zl_job_device *d = &job->devices[i];
         const char *name;
         zl_auto_close int dir = open_above(root, d->path, &name);
-        int r = dir < 0 ? dir : 0;
-        struct stat there;
-        /* One that is there already (a bind mount's) stays, when it is the same device. */
-        if (r == 0 && fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-            (there.st_mode & S_IFMT) == (d->mode & S_IFMT) &&
-            there.st_rdev == makedev((unsigned)d->major, (unsigned)d->minor))
-            continue;
-        if (r == 0 &&
-            (mknodat(dir, name, (mode_t)d->mode, makedev((unsigned)d->major, (unsigned)d->minor)) < 0 ||
-             fchmodat(dir, name, d->mode & 07777, 0) < 0 ||
-             ((d->uid || d->gid) && fchownat(dir, name, (uid_t)d->uid, (gid_t)d->gid, AT_SYMLINK_NOFOLLOW) < 0)))
-            r = -errno;
+        int r = dir < 0 ? dir : make_device(dir, name, d);
         if (r < 0)
             return zl_setup_fail(err, r, "make the device %s", d->path);
     }
@@ -139,74 +155,6 @@ static int write_files(const struct zl_job *job, int root, struct zl_setup_error
     return 0;
 }
 
-static int bind_cgroup(int root, const char *path, const char *group, unsigned long flags)
-{
-    zl_auto_close int target = zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
-    int r = target < 0 ? target : mount_on(target, group, NULL, MS_BIND, NULL);
-    zl_auto_close int top = r < 0 ? r : zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
-    return top < 0 ? top : mount_on(top, NULL, NULL, MS_BIND | MS_REMOUNT | flags, NULL);
-}
-
-/*
- * The type "cgroup": the container's own groups, by which programs size themselves: as its cgroup namespace shows them,
- * or, without one, bound one by one, as a mount of the hierarchy would show the machine's. What the machine does not
- * have is left out.
- */
-static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl_cgroup *g, bool own_namespace)
-{
-    static const char *const names[ZL_CONTROLLER_COUNT] = {
-        "", "memory", "cpu", "cpuacct", "pids", "freezer", "devices"
-    };
-    zl_auto_close int at = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
-    if (at < 0)
-        return at == -ENOENT ? 0 : at;
-    if (g->layout == ZL_CGROUP_V2)
-        return own_namespace ? mount_on(at, "cgroup", "cgroup2", m->flags, NULL)
-                             : bind_cgroup(root, m->target, g->dir[ZL_CONTROLLER_UNIFIED], m->flags);
-    int r = mount_on(at, "tmpfs", "tmpfs", m->flags & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
-    for (int c = 1; c < ZL_CONTROLLER_COUNT && r == 0; c++) {
-        char path[4096];
-        if (!g->dir[c][0])
-            continue;
-        snprintf(path, sizeof path, "%s/%s", m->target, names[c]);
-        zl_auto_close int dir = zl_open_folder_beneath(root, path);
-        r = dir < 0         ? dir
-            : own_namespace ? mount_on(dir, "cgroup", "cgroup", m->flags, names[c])
-                            : bind_cgroup(root, path, g->dir[c], m->flags);
-    }
-    zl_auto_close int top = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
-    return r < 0 ? r : top < 0 ? top : mount_on(top, NULL, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL);
-}
-
-static int make_mount(const struct zl_job_mount *m, int root, const struct zl_cgroup *g, bool own_cgroups)
-{
-    if (zl_streq(m->type, "cgroup"))
-        return mount_cgroups(root, m, g, own_cgroups);
-    bool bind = m->flags & MS_BIND, file = false;
-    struct stat st;
-    if (bind && stat(m->source, &st) < 0)
-        return -errno;
-    file = bind && !S_ISDIR(st.st_mode);
-    /* What programs trust to be the kernel's is mounted where it is said, and nowhere that a link leads to. */
-    bool strict = zl_streq(m->type, "proc") || zl_streq(m->type, "sysfs");
-    zl_auto_close int target =
-        strict ? zl_open_folder_beneath(root, m->target) : zl_make_in_root(root, m->target, file);
-    unsigned long first = bind ? m->flags & (MS_BIND | MS_REC) : m->flags, more = bind ? m->flags & ~first : 0;
-    int r =
-        target < 0 ? target : mount_on(target, m->source, bind ? NULL : m->type, first, m->data[0] ? m->data : NULL);
-    if (r < 0 || (!more && !m->propagation && !m->copy_up))
-        return r;
-    zl_auto_close int top =
-        strict ? zl_open_beneath(root, m->target, O_PATH) : zl_open_in_root(root, m->target, O_PATH);
-    if (top >= 0 && m->copy_up) {
-        r = zl_setup_copy_up(target, top);
-        if (r < 0)
-            return r;
-    }
-    r = top < 0 ? top : more ? mount_on(top, NULL, NULL, MS_BIND | MS_REMOUNT | more, NULL) : 0;
-    return r < 0 || !m->propagation ? r : mount_on(top, NULL, NULL, m->propagation, NULL);
-}
-
 static int bring_lo_up(void)
 {
     zl_auto_close int nl = zl_netlink_open();
@@ -214,15 +162,8 @@ static int bring_lo_up(void)
     return lo < 0 ? lo : zl_link_up(nl, (unsigned)lo);
 }
 
-static bool is_new(const struct zl_job *job, uint64_t kind)
-{
-    for (uint64_t i = 0; i < job->nnamespaces; i++)
-        if (job->namespaces[i].kind == kind)
-            return !job->namespaces[i].path[0];
-    return false;
-}
-
-static int make_root(const struct zl_job *job, const struct zl_setup_options *o, struct zl_setup_error *err)
+/* The new root, mounted and opened, with the paths of who made us. */
+static int mount_root(const struct zl_job *job, struct zl_setup_places *p, struct zl_setup_error *err)
 {
     /* Nothing of ours is seen outside; what is mounted outside is seen here only where the job wants that. */
     uint64_t propagation = job->root_propagation ? job->root_propagation : MS_REC | MS_PRIVATE;
@@ -236,23 +177,24 @@ static int make_root(const struct zl_job *job, const struct zl_setup_options *o,
             : mount_overlay(job, err);
     if (r < 0)
         return r;
-    zl_auto_close int root = zl_openat(AT_FDCWD, at, O_PATH | O_DIRECTORY, 0);
-    if (root < 0)
-        return zl_setup_fail(err, root, "open the root");
-    for (uint64_t i = 0; i < job->nmounts; i++) {
-        r = make_mount(&job->mounts[i], root, o->cgroup, is_new(job, CLONE_NEWCGROUP));
-        if (r < 0)
-            return zl_setup_fail(err, r, "mount %s", job->mounts[i].target);
-    }
-    r = make_devices(job, root, err);
-    r = r < 0 ? r : write_files(job, root, err);
+    p->root = zl_openat(AT_FDCWD, at, O_PATH | O_DIRECTORY, 0);
+    return p->root < 0 ? zl_setup_fail(err, p->root, "open the root") : 0;
+}
+
+static int fill_root(const struct zl_job *job, const struct zl_setup_options *o, const struct zl_setup_places *p,
+                     struct zl_setup_error *err)
+{
+    uint64_t propagation = job->root_propagation;
+    int r = zl_setup_mounts(job, p, o->cgroup, err);
+    r = r < 0 ? r : make_devices(job, p->root, err);
+    r = r < 0 ? r : write_files(job, p->root, err);
     if (r == 0 && o->in_container)
         r = o->in_container(o->arg, false, err);
     if (r < 0)
         return r;
-    if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+    if (fchdir(p->root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return zl_setup_fail(err, -errno, "pivot into the root");
-    if (outward && mount(NULL, "/", NULL, propagation, NULL) < 0)
+    if (propagation & (MS_SHARED | MS_UNBINDABLE) && mount(NULL, "/", NULL, propagation, NULL) < 0)
         return zl_setup_fail(err, -errno, "set the propagation of the root");
     return 0;
 }
@@ -271,8 +213,8 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
         int r = at < 0 || fstat(at, &st) < 0 ? -EIO
-                : S_ISDIR(st.st_mode)        ? mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555")
-                                             : mount_on(at, source, NULL, MS_BIND, NULL);
+                : S_ISDIR(st.st_mode)        ? zl_setup_mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555")
+                                             : zl_setup_mount_on(at, source, NULL, MS_BIND, NULL);
         if (r < 0)
             return zl_setup_fail(err, r, "mask %s", *p);
     }
@@ -282,12 +224,10 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
         snprintf(self, sizeof self, "/proc/self/fd/%d", at);
-        int r = at < 0 ? at : mount_on(at, self, NULL, MS_BIND | MS_REC, NULL);
+        int r = at < 0 ? at : zl_setup_mount_on(at, self, NULL, MS_BIND | MS_REC, NULL);
         zl_auto_close int again = r < 0 ? -EBADF : zl_open_beneath(root, *p, O_PATH); /* what is now on top */
         if (r == 0)
-            r = again < 0 ? again
-                          : mount_on(again, NULL, NULL,
-                                     MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+            r = again < 0 ? again : zl_setup_remount(again, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
         if (r < 0)
             return zl_setup_fail(err, r, "make %s read-only", *p);
     }
@@ -309,8 +249,8 @@ static int join_namespaces(const struct zl_job *job, struct zl_setup_error *err)
     const char *path = "";
     for (uint64_t i = 0; i < job->nnamespaces; i++) {
         const struct zl_job_namespace *n = &job->namespaces[i];
-        if (!n->path[0] || n->kind == CLONE_NEWPID)
-            continue;
+        if (!n->path[0] || n->kind == CLONE_NEWPID || n->kind == CLONE_NEWUSER)
+            continue; /* those are joined before we are made */
         int fd = zl_openat(AT_FDCWD, n->path, O_RDONLY, 0);
         path = n->path;
         if (n->kind == CLONE_NEWNS) { /* in it, the other paths mean something else */
@@ -327,23 +267,20 @@ static int join_namespaces(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
-static int to_the_gate(const struct zl_job *job, const struct zl_setup_options *o, int gate, struct zl_setup_error *err)
+static int make_root_readonly(struct zl_setup_error *err)
 {
-    char go;
-    if (zl_read_full(gate, &go, 1) != 1)
-        _exit(1);
-    int r = join_namespaces(job, err);
-    if (r < 0)
-        return r;
-    if (is_new(job, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
-        return zl_setup_fail(err, -errno, "make the cgroup namespace");
+    zl_auto_close int root = zl_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    int r = root < 0 ? root : zl_setup_remount(root, MS_RDONLY);
+    return r < 0 ? zl_setup_fail(err, r, "make the root read-only") : 0;
+}
+
+static int set_names(const struct zl_job *job, struct zl_setup_error *err)
+{
     if (job->hostname[0] && sethostname(job->hostname, strlen(job->hostname)) < 0)
         return zl_setup_fail(err, -errno, "set the host name");
     if (job->domainname[0] && setdomainname(job->domainname, strlen(job->domainname)) < 0)
         return zl_setup_fail(err, -errno, "set the domain name");
-    (void)setsid();
-    umask(0022);
-    r = is_new(job, CLONE_NEWNET) ? bring_lo_up() : 0;
+    int r = zl_setup_is_new(job, CLONE_NEWNET) ? bring_lo_up() : 0;
     if (r < 0)
         return zl_setup_fail(err, r, "bring lo up");
     for (uint64_t i = 0; i < job->nsysctls; i++) {
@@ -351,14 +288,34 @@ static int to_the_gate(const struct zl_job *job, const struct zl_setup_options *
         if (r < 0)
             return zl_setup_fail(err, r, "set the sysctl %s", job->sysctls[i].name);
     }
-    r = set_oom_score(job, err);
-    r = r < 0 ? r : make_root(job, o, err);
+    return 0;
+}
+
+static int to_the_gate(const struct zl_job *job, const struct zl_setup_options *o, int gate, struct zl_setup_error *err)
+{
+    struct zl_setup_places p = { zl_xcalloc(job->nmounts + 1, sizeof(int)), -EBADF };
+    for (uint64_t i = 0; i < job->nmounts; i++)
+        p.sources[i] = -EBADF;
+    int r = zl_setup_take_trees(job, gate, &p, err);
+    r = r < 0 ? r : join_namespaces(job, err);
+    if (r == 0 && zl_setup_is_new(job, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
+        return zl_setup_fail(err, -errno, "make the cgroup namespace");
+    (void)setsid();
+    umask(0022);
+    r = r < 0 ? r : set_oom_score(job, err);
+    r = r < 0 ? r : mount_root(job, &p, err);
+    r = r < 0 ? r : zl_setup_open_sources(job, &p, err);
+    r = r < 0 ? r : zl_setup_become_root(job, err);
+    r = r < 0 ? r : set_names(job, err);
+    r = r < 0 ? r : fill_root(job, o, &p, err);
+    zl_close(p.root);
+    for (uint64_t i = 0; i < job->nmounts; i++)
+        zl_close(p.sources[i]);
+    free(p.sources);
     r = r < 0 ? r : zl_setup_limits(job, err);
     r = r < 0 || !job->terminal ? r : zl_setup_terminal(job, o->console, true, err);
     r = r < 0 ? r : hide_paths(job, err);
-    if (r == 0 && job->root_readonly && mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
-        return zl_setup_fail(err, -errno, "make the root read-only");
-    return r;
+    return r < 0 || !job->root_readonly ? r : make_root_readonly(err);
 }
 
 static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
@@ -375,7 +332,7 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     char start;
     const int keep[] = { gate, report, o->starter, job->terminal ? o->console : -EBADF };
     /* The shim's lock above all: held here it would outlive a killed shim. */
-    zl_setup_close_others(keep, ZL_ARRAY_LEN(keep));
+    zl_setup_close_others(job->preserve_fds, keep, ZL_ARRAY_LEN(keep));
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
     if (!o->outlives)
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -396,6 +353,6 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
         _exit(1);
     if (o->in_container && o->in_container(o->arg, true, &err) < 0)
         give_up(report, &err);
-    ZL_IGNORE(zl_setup_exec(job, job->argv, &err));
+    ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));
     give_up(report, &err);
 }

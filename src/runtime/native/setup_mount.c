@@ -1,0 +1,161 @@
+/*
+ * The mounts of a container, below its new root. The image's tree is hostile: a target is opened under the root and
+ * mounted through its descriptor (CVE-2021-30465); one of proc or sysfs is where it says, and nowhere a link leads to.
+ */
+#include "base/fd.h"
+#include "runtime/native/setup_parts.h"
+#include "sys/path.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int zl_setup_mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", target);
+    return mount(source, path, type, flags, data) < 0 ? -errno : 0;
+}
+
+int zl_setup_remount(int at, unsigned long flags)
+{
+    int r = zl_setup_mount_on(at, NULL, NULL, MS_REMOUNT | MS_BIND | flags, NULL);
+    struct statfs fs;
+    if (r != -EPERM || fstatfs(at, &fs) < 0)
+        return r;
+    /* mount_namespaces(7): flags that came from a namespace with more rights are locked. */
+    static const struct {
+        long there;
+        unsigned long flag;
+    } locked[] = { { ST_NOSUID, MS_NOSUID },   { ST_NODEV, MS_NODEV },           { ST_NOEXEC, MS_NOEXEC },
+                   { ST_NOATIME, MS_NOATIME }, { ST_NODIRATIME, MS_NODIRATIME }, { ST_RELATIME, MS_RELATIME } };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(locked); i++)
+        if (fs.f_flags & locked[i].there)
+            flags |= locked[i].flag;
+    return zl_setup_mount_on(at, NULL, NULL, MS_REMOUNT | MS_BIND | flags, NULL);
+}
+
+static int bind_cgroup(int root, const char *path, const char *group, unsigned long flags)
+{
+    zl_auto_close int target = zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
+    int r = target < 0 ? target : zl_setup_mount_on(target, group, NULL, MS_BIND, NULL);
+    zl_auto_close int top = r < 0 ? r : zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
+    return top < 0 ? top : zl_setup_remount(top, flags);
+}
+
+/*
+ * The type "cgroup": the container's own groups, by which programs size themselves: as its cgroup namespace shows them,
+ * or, without one, bound one by one, as a mount of the hierarchy would show the machine's. What the machine does not
+ * have is left out.
+ */
+static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl_cgroup *g, bool own_namespace)
+{
+    static const char *const names[ZL_CONTROLLER_COUNT] = {
+        "", "memory", "cpu", "cpuacct", "pids", "freezer", "devices"
+    };
+    zl_auto_close int at = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
+    if (at < 0)
+        return at == -ENOENT ? 0 : at;
+    if (g->layout == ZL_CGROUP_V2)
+        return own_namespace ? zl_setup_mount_on(at, "cgroup", "cgroup2", m->flags, NULL)
+                             : bind_cgroup(root, m->target, g->dir[ZL_CONTROLLER_UNIFIED], m->flags);
+    int r = zl_setup_mount_on(at, "tmpfs", "tmpfs", m->flags & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
+    for (int c = 1; c < ZL_CONTROLLER_COUNT && r == 0; c++) {
+        char path[4096];
+        if (!g->dir[c][0])
+            continue;
+        snprintf(path, sizeof path, "%s/%s", m->target, names[c]);
+        zl_auto_close int dir = zl_open_folder_beneath(root, path);
+        r = dir < 0         ? dir
+            : own_namespace ? zl_setup_mount_on(dir, "cgroup", "cgroup", m->flags, names[c])
+                            : bind_cgroup(root, path, g->dir[c], m->flags);
+    }
+    zl_auto_close int top = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
+    return r < 0 ? r : top < 0 ? top : zl_setup_remount(top, m->flags);
+}
+
+static int open_source(const struct zl_job_mount *m)
+{
+    return zl_openat(AT_FDCWD, m->source, O_PATH, 0);
+}
+
+int zl_setup_open_sources(const struct zl_job *job, struct zl_setup_places *p, struct zl_setup_error *err)
+{
+    if (!zl_setup_namespace(job, CLONE_NEWUSER))
+        return 0; /* the same user opens them later */
+    for (uint64_t i = 0; i < job->nmounts; i++) {
+        const struct zl_job_mount *m = &job->mounts[i];
+        if (!(m->flags & MS_BIND) || m->idmap)
+            continue;
+        p->sources[i] = open_source(m);
+        if (p->sources[i] < 0)
+            return zl_setup_fail(err, p->sources[i], "mount %s: open %.60s", m->target, m->source);
+    }
+    return 0;
+}
+
+static int attach(const struct zl_job_mount *m, int source, int target)
+{
+    char path[40];
+    if (m->idmap)
+        return syscall(SYS_move_mount, source, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
+                   ? -errno
+                   : 0;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", source);
+    return zl_setup_mount_on(target, path, NULL, m->flags & (MS_BIND | MS_REC), NULL);
+}
+
+/* What comes after the mount itself, on its top. */
+static int finish(const struct zl_job_mount *m, int below, int top)
+{
+    unsigned long more = m->flags & MS_BIND ? m->flags & ~(unsigned long)(MS_BIND | MS_REC) : 0;
+    int r = m->copy_up ? zl_setup_copy_up(below, top) : 0;
+    r = r < 0 || !more ? r : zl_setup_remount(top, more);
+    struct mount_attr attr = { .attr_set = m->attr_set, .attr_clr = m->attr_clear };
+    if (r == 0 && (m->attr_set || m->attr_clear) &&
+        syscall(SYS_mount_setattr, top, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0)
+        return -errno;
+    return r < 0 || !m->propagation ? r : zl_setup_mount_on(top, NULL, NULL, m->propagation, NULL);
+}
+
+static int make_mount(const struct zl_job_mount *m, int source, int root, const struct zl_cgroup *g, bool own_cgroups)
+{
+    if (zl_streq(m->type, "cgroup"))
+        return mount_cgroups(root, m, g, own_cgroups);
+    bool bind = m->flags & MS_BIND;
+    zl_auto_close int opened = bind && source < 0 ? open_source(m) : -EBADF;
+    struct stat st = { 0 };
+    if (bind && source < 0)
+        source = opened;
+    if (bind && (source < 0 || fstat(source, &st) < 0))
+        return source < 0 ? source : -errno;
+    /* What programs trust to be the kernel's is mounted where it is said, and nowhere that a link leads to. */
+    bool strict = zl_streq(m->type, "proc") || zl_streq(m->type, "sysfs");
+    zl_auto_close int target = strict ? zl_open_folder_beneath(root, m->target)
+                                      : zl_make_in_root(root, m->target, bind && !S_ISDIR(st.st_mode));
+    int r = target < 0 ? target
+            : bind     ? attach(m, source, target)
+                       : zl_setup_mount_on(target, m->source, m->type, m->flags, m->data[0] ? m->data : NULL);
+    if (r < 0)
+        return r;
+    zl_auto_close int top =
+        strict ? zl_open_beneath(root, m->target, O_PATH) : zl_open_in_root(root, m->target, O_PATH);
+    return top < 0 ? top : finish(m, target, top);
+}
+
+int zl_setup_mounts(const struct zl_job *job, const struct zl_setup_places *p, const struct zl_cgroup *g,
+                    struct zl_setup_error *err)
+{
+    for (uint64_t i = 0; i < job->nmounts; i++) {
+        int r = make_mount(&job->mounts[i], p->sources[i], p->root, g, zl_setup_is_new(job, CLONE_NEWCGROUP));
+        if (r < 0)
+            return zl_setup_fail(err, r, "mount %s", job->mounts[i].target);
+    }
+    return 0;
+}

@@ -1,0 +1,260 @@
+"""Members of config.json that test_oci.py does not have: each is seen from inside, or is refused for what is missing."""
+import ctypes
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from test_oci import bundle, fields  # noqa: F401  (a fixture)
+
+MAP = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+BUSYBOX = shutil.which("busybox")
+
+
+@pytest.fixture
+def box(bundle):  # noqa: F811
+    """A bundle whose root has a shell."""
+    if not BUSYBOX:
+        pytest.skip("busybox-static is not installed (tools/setup test)")
+    shutil.copy(BUSYBOX, bundle.folder / "rootfs/busybox")
+    (bundle.folder / "rootfs/tmp").mkdir()
+
+    def sh(script, check=True, namespaces=(), process=None, **members):
+        linux = {**bundle.config["linux"], **members.pop("linux", {})}
+        linux["namespaces"] = bundle.config["linux"]["namespaces"] + list(namespaces)
+        process = {**bundle.config["process"], **(process or {}), "args": ["/busybox", "sh", "-c", script]}
+        process["env"] = ["PATH=/bin"]
+        config = {**bundle.config, "linux": linux, "process": process, **members}
+        (bundle.folder / "config.json").write_text(json.dumps(config))
+        r = bundle("run", "one", check=False)
+        assert not check or r.returncode == 0, (r.returncode, r.stdout, r.stderr)
+        return r
+
+    bundle.sh = sh
+    return bundle
+
+
+def user(maps=MAP, **linux):
+    return {"namespaces": [{"type": "user"}], "linux": {"uidMappings": maps, "gidMappings": maps, **linux}}
+
+
+def opened(folder):
+    """A user namespace's root can go there."""
+    for p in [folder, folder / "rootfs"]:
+        p.chmod(0o755)
+    for p in [folder / "rootfs", *(folder / "rootfs").iterdir()]:
+        os.chown(p, 200000, 200000)
+
+
+def test_user_namespace(box):
+    opened(box.folder)
+    r = box.sh("busybox=/busybox; $busybox cat /proc/self/uid_map; $busybox id -u; $busybox stat -c '%u %t:%T' /dev/null /busybox; "
+               "$busybox touch /tmp/new && $busybox stat -c %u /tmp/new; $busybox cat /proc/self/status; echo x > /dev/null; "
+               "$busybox mount -t tmpfs none /tmp && echo mounted; $busybox hostname", root={"path": "rootfs"},
+               process={"capabilities": {k: ["CAP_SYS_ADMIN", "CAP_KILL"] for k in ("bounding", "effective", "permitted")}}, **user())
+    lines = r.stdout.splitlines()
+    assert lines[0].split() == ["0", "200000", "65536"] and lines[1] == "0"
+    assert lines[2] == "65534 1:3" and lines[3].startswith("0 ")  # the machine's device, the container's file
+    assert lines[4] == "0" and (box.folder / "rootfs/tmp/new").stat().st_uid == 200000
+    assert "mounted" in lines and lines[-1] == "zl-oci"
+
+
+def test_user_namespace_exec_and_ids(box):
+    opened(box.folder)
+    linux = {**box.config["linux"], "uidMappings": MAP, "gidMappings": MAP}
+    linux["namespaces"] = linux["namespaces"] + [{"type": "user"}]
+    process = {**box.config["process"], "user": {"uid": 7, "gid": 8, "additionalGids": [9]}}
+    box.write("forever", linux=linux, process=process)
+    pid = box.create()
+    box("start", "c")
+    status = open(f"/proc/{pid}/status").read()
+    assert fields(status, "Uid", "Gid", "Groups") == [["200007"] * 4, ["200008"] * 4, ["200009"]]
+    r = box("exec", "c", "/busybox", "sh", "-c", "/busybox id; /busybox cat /proc/self/uid_map; /busybox readlink /proc/self/ns/user")
+    assert "uid=7 gid=8 groups=8,9" in r.stdout.replace("groups=9", "groups=8,9") and "200000" in r.stdout
+    assert os.readlink(f"/proc/{pid}/ns/user") in r.stdout
+    # Another container joins the same one.
+    linux = {**linux, "namespaces": [{**n, "path": f"/proc/{pid}/ns/user"} if n["type"] == "user" else n for n in linux["namespaces"]]}
+    del linux["uidMappings"], linux["gidMappings"]
+    box.write("forever", linux=linux, process=process)
+    second = box.create("second")
+    assert os.readlink(f"/proc/{pid}/ns/user") == os.readlink(f"/proc/{second}/ns/user")
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink(f"/proc/{second}/ns/net")
+    assert fields(open(f"/proc/{second}/status").read(), "Uid") == [["200000"] * 4]  # it waits as the namespace's root
+    box("start", "second")
+    assert fields(open(f"/proc/{second}/status").read(), "Uid") == [["200007"] * 4]
+
+
+def test_user_namespace_wants_sense(box):
+    for maps, why in (([], "needs them"), ([{"containerID": 1, "hostID": 1, "size": 1}], "id 0 of the container must be mapped"),
+                      (MAP + [{"containerID": 5, "hostID": 1, "size": 1}], "overlaps"),
+                      ([{"containerID": 0, "hostID": 4294967295, "size": 2}], "beyond")):
+        r = box.sh("echo it ran", check=False, **user(maps))
+        assert r.returncode == 1 and why in r.stderr and "it ran" not in r.stdout, (why, r.stderr)
+    r = box.sh("echo it ran", check=False, process={"user": {"uid": 70000, "gid": 0}}, **user())
+    assert r.returncode == 1 and "70000:0 is not mapped" in r.stderr
+    r = box.sh("echo it ran", check=False, linux={"uidMappings": MAP, "gidMappings": MAP})
+    assert r.returncode == 1 and "there is no user namespace" in r.stderr
+
+
+def test_time_namespace(box):
+    script = "/busybox cat /proc/uptime; /busybox readlink /proc/self/ns/time"
+    r = box.sh(script, namespaces=[{"type": "time"}], linux={"timeOffsets": {"boottime": {"secs": 1000000}, "monotonic": {"secs": 5}}})
+    uptime, ns = r.stdout.split("\n")[:2]
+    assert float(uptime.split()[0]) - float(open("/proc/uptime").read().split()[0]) > 999000
+    assert ns != os.readlink("/proc/self/ns/time")
+    assert "no new time namespace" in box.sh("true", check=False, linux={"timeOffsets": {"monotonic": {"secs": 5}}}).stderr
+    box.write("forever", linux={**box.config["linux"], "namespaces": box.config["linux"]["namespaces"] + [{"type": "time"}],
+                                "timeOffsets": {"monotonic": {"secs": 7}}})
+    pid = box.create()
+    box("start", "c")
+    assert os.readlink(f"/proc/{pid}/ns/time") in box("exec", "c", "/busybox", "readlink", "/proc/self/ns/time").stdout
+    r = box.sh(script, namespaces=[{"type": "time", "path": f"/proc/{pid}/ns/time"}])
+    assert os.readlink(f"/proc/{pid}/ns/time") in r.stdout
+
+
+def test_mapped_owners(box):
+    data = box.folder / "data"
+    (data / "below").mkdir(parents=True)
+    (data / "file").write_text("x")
+    mount = {"destination": "/data", "type": "bind", "source": str(data), "options": ["rbind", "idmap"]}
+    script = "/busybox stat -c '%u:%g' /data/file; /busybox touch /data/new && /busybox stat -c %u /data/new"
+    maps = {"uidMappings": [{"containerID": 0, "hostID": 3000, "size": 1000}], "gidMappings": [{"containerID": 0, "hostID": 4000, "size": 1000}]}
+    r = box.sh(script, check=False, mounts=box.config["mounts"] + [{**mount, **maps}])
+    assert r.stdout.splitlines()[0] == "3000:4000"
+    opened(box.folder)
+    before = (data / "file").stat().st_uid
+    r = box.sh(script, root={"path": "rootfs"}, mounts=box.config["mounts"] + [mount], **user())
+    assert r.stdout.split() == ["0:0", "0"] and before == 0 and (data / "new").stat().st_uid == 0
+    r = box.sh(script, check=False, mounts=box.config["mounts"] + [{**mount, "uidMappings": MAP}])
+    assert r.returncode == 1 and "come together" in r.stderr
+
+
+def test_whole_trees(box):
+    """Attributes for all mounts of a tree, of which the one below would stay writable else."""
+    tree = box.folder / "tree"
+    (tree / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "zl-test", tree / "below"], check=True)
+    try:
+        def flags(*options):
+            mount = {"destination": "/tree", "type": "bind", "source": str(tree), "options": ["rbind", *options]}
+            text = box.sh("/busybox cat /proc/self/mountinfo", mounts=box.config["mounts"] + [mount]).stdout
+            return [set(line.split()[5].split(",")) for line in text.splitlines() if line.split()[4] in ("/tree", "/tree/below")]
+
+        assert ["ro" in f for f in flags("ro")] == [True, False]
+        assert ["ro" in f for f in flags("rro")] == [True, True]
+        assert ["ro" in f for f in flags("rro", "rrw")] == [False, False]
+        assert all({"nosuid", "nodev", "noexec", "noatime", "nodiratime"} <= f
+                   for f in flags("rnosuid", "rnodev", "rnoexec", "rnoatime", "rnodiratime"))
+        assert all("relatime" in f for f in flags("rnoatime", "rrelatime"))
+        assert not any({"relatime", "noatime"} & f for f in flags("rstrictatime"))
+        assert all("nosymfollow" in f for f in flags("rnosymfollow"))
+    finally:
+        subprocess.run(["umount", tree / "below"], check=True)
+
+
+def test_scheduling(box):
+    def run(**process):
+        box.write("forever", process={**box.config["process"], **process})
+        pid = box.create()
+        box("start", "c")
+        return pid
+
+    pid = run(scheduler={"policy": "SCHED_BATCH", "nice": 7}, ioPriority={"class": "IOPRIO_CLASS_IDLE", "priority": 0})
+    assert os.sched_getscheduler(pid) == os.SCHED_BATCH and os.getpriority(os.PRIO_PROCESS, pid) == 7
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.syscall(252, 1, pid) >> 13 == 3  # ioprio_get
+    box("delete", "--force", "c")
+    fifo = {"policy": "SCHED_FIFO", "priority": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
+    if os.path.exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"):  # a new group has no real time to give
+        assert "set the scheduler" in box.sh("true", check=False, process={"scheduler": fifo}).stderr
+    else:
+        pid = run(scheduler=fifo)
+        assert os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO and os.sched_getparam(pid).sched_priority == 3
+        box("delete", "--force", "c")
+    pid = run(execCPUAffinity={"initial": "0", "final": "0"})
+    assert len(os.sched_getaffinity(pid)) == os.cpu_count()  # of exec alone
+    (box.folder / "process.json").write_text(json.dumps(
+        {**box.config["process"], "args": ["/workload", "cat", "/proc/self/status"], "execCPUAffinity": {"initial": "0", "final": "0"}}))
+    assert fields(box("exec", "--process", box.folder / "process.json", "c").stdout, "Cpus_allowed_list") == [["0"]]
+    for bad, why in (({"policy": "SCHED_X"}, "'SCHED_X' is none"), ({"policy": "SCHED_OTHER", "nice": 20}, "not from -20 to 19"),
+                     ({"policy": "SCHED_OTHER", "priority": 1}, "of SCHED_FIFO and SCHED_RR only"),
+                     ({"policy": "SCHED_OTHER", "runtime": 1}, "of SCHED_DEADLINE only"), ({"policy": "SCHED_FIFO", "priority": 1000}, "set the scheduler"),
+                     ({"policy": "SCHED_OTHER", "flags": ["X"]}, "'X' is none")):
+        r = box.run("say", "it ran", process={**box.config["process"], "scheduler": bad})
+        assert r.returncode == 1 and why in r.stderr and "it ran" not in r.stdout, (bad, r.stderr)
+
+
+def test_the_machine_it_sees(box):
+    assert box.sh("/busybox uname -m", linux={"personality": {"domain": "LINUX32"}}).stdout.strip() in ("i686", "armv8l")
+    assert box.sh("/busybox uname -m", linux={"personality": {"domain": "LINUX"}}).stdout.strip() == os.uname().machine
+    assert "neither LINUX nor" in box.sh("true", check=False, linux={"personality": {"domain": "BSD"}}).stderr
+    if os.path.exists("/proc/self/numa_maps"):
+        text = box.sh("/busybox cat /proc/self/numa_maps", linux={"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}}).stdout
+        assert "bind=static:0" in text
+    else:
+        r = box.sh("echo it ran", check=False, linux={"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"}})
+        assert r.returncode == 1 and "set the memory policy" in r.stderr
+    for bad, why in (({"mode": "MPOL_X"}, "'MPOL_X' is none"), ({"mode": "MPOL_BIND", "nodes": "a"}, "no list"),
+                     ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["X"]}, "'X' is none")):
+        assert why in box.sh("true", check=False, linux={"memoryPolicy": bad}).stderr
+
+
+def test_security_modules_that_are_absent(box):
+    for process, where, why in (({"apparmorProfile": "none-such"}, "/sys/kernel/security/apparmor", "AppArmor is not enabled here"),
+                                ({"selinuxLabel": "a:b:c:d"}, "/sys/fs/selinux/enforce", "SELinux is not enabled here")):
+        r = box.sh("echo it ran", check=False, process=process)
+        assert r.returncode == 1 and "it ran" not in r.stdout
+        assert os.path.exists(where) or why in r.stderr
+    if not os.path.exists("/sys/fs/selinux/enforce"):
+        assert "linux.mountLabel" in box.sh("true", check=False, linux={"mountLabel": "a:b:c:d"}).stderr
+    assert box.sh("true", process={"apparmorProfile": "", "selinuxLabel": ""}).returncode == 0
+
+
+def test_a_filter_that_notifies(box):
+    """The listener of SCMP_ACT_NOTIFY comes to the socket with the state, and decides what the container is told."""
+    path = box.folder / "listener"
+    filters = {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+               "listenerPath": str(path), "listenerMetadata": "meta",
+               "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        box.write("forever", linux={**box.config["linux"], "seccomp": filters})
+        pid = box.create()
+        box("start", "c")
+        conn, _ = listener.accept()
+        data, fds, _, _ = socket.recv_fds(conn, 65536, 1)
+        while more := conn.recv(65536):
+            data += more
+        state = json.loads(data)
+        assert state["fds"] == ["seccompFd"] and state["pid"] == pid and state["metadata"] == "meta" and state["state"]["id"] == "c"
+        assert os.readlink(f"/proc/self/fd/{fds[0]}") == "anon_inode:seccomp notify"
+        os.close(fds[0])
+        conn.close()
+        assert "seccomp notify" not in " ".join(os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd"))
+        box("delete", "--force", "c")
+    for change, why in (({"listenerPath": "/nowhere"}, "send the filter's listener"), ({"listenerPath": None}, "needs linux.seccomp.listenerPath"),
+                        ({"defaultAction": "SCMP_ACT_NOTIFY"}, "it can't be SCMP_ACT_NOTIFY"), ({"flags": ["X"]}, "'X' is none"),
+                        ({"syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]}, "can't be used for write")):
+        seccomp = {k: v for k, v in {**filters, **change}.items() if v is not None}
+        r = box.sh("echo it ran", check=False, linux={"seccomp": seccomp})
+        assert r.returncode == 1 and why in r.stderr and "it ran" not in r.stdout, (why, r.stderr)
+
+
+def test_network_devices(box):
+    subprocess.run(["ip", "link", "add", "zlnd0", "type", "veth", "peer", "name", "zlnd1"], check=True)
+    try:
+        subprocess.run(["ip", "addr", "add", "10.99.7.3/24", "dev", "zlnd0"], check=True)
+        subprocess.run(["ip", "addr", "add", "fd00:7::3/64", "dev", "zlnd0"], check=True)
+        r = box.sh("echo it ran", check=False, linux={"netDevices": {"zlnd0": {"name": "lo"}}})
+        assert r.returncode == 1 and "move the network device zlnd0" in r.stderr and os.path.exists("/sys/class/net/zlnd0")
+        r = box.sh("/busybox ip addr show dev web0", linux={"netDevices": {"zlnd0": {"name": "web0"}}})
+        assert "10.99.7.3/24" in r.stdout and "fd00:7::3/64" in r.stdout and re.search(r"<[^>]*\bUP\b", r.stdout)
+    finally:
+        subprocess.run(["ip", "link", "del", "zlnd1"], check=False, stderr=subprocess.DEVNULL)
+    assert "move the network device none0" in box.sh("true", check=False, linux={"netDevices": {"none0": {}}}).stderr
+    assert "no name of a device" in box.sh("true", check=False, linux={"netDevices": {"eth0": {"name": "a/b"}}}).stderr
