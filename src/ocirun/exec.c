@@ -78,6 +78,10 @@ static int change_process(struct ocirun *r, struct zl_oci_process *p, struct zl_
     p->env = joined(&r->arena, &p->env, &r->o.env);
     if (r->o.cwd)
         p->cwd = r->o.cwd;
+    if (r->o.apparmor)
+        p->apparmor = r->o.apparmor;
+    if (r->o.process_label)
+        p->selinux = r->o.process_label;
     int e = r->o.user ? set_user(r, p) : 0;
     e = e < 0 ? e : add_groups(r, p);
     add_caps(r, p);

@@ -16,7 +16,8 @@ extern const char *const ocirun_status_names[];
 struct ocirun_options {
     const char *root, *log, *log_format, *cgroup_manager, *rootless;
     const char *bundle, *config, *pid_file, *console_socket, *format;
-    const char *process, *cwd, *user;                                              /* of exec */
+    const char *process, *cwd, *user, *apparmor, *process_label;                   /* of exec */
+    const char *preserve_fds;                                                      /* of create, run, exec */
     const char *resources, *interval;                                              /* of update and events */
     const char *memory, *memory_swap, *cpu_quota, *cpu_period, *cpu_shares, *pids; /* of update, instead of a file */
     struct zl_strings words;           /* what the verb is given: the id first */
@@ -24,7 +25,6 @@ struct ocirun_options {
     struct zl_strings env, gids, caps; /* of exec */
     bool debug, detach, keep, force, all, quiet, tty, stats, no_new_privs, no_new_keyring, ignore_paused, spec_rootless;
     bool help, log_json, json, systemd_cgroup;
-    int preserve_fds; /* so many of ours from 3 on are the program's, too */
 };
 
 /* What <root>/<id>/state.json says; the rest of a state is looked up. */
@@ -89,7 +89,7 @@ struct ocirun_translation {
 /* --- process.c, mounts.c --- */
 int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p) ZL_MUST;
 int ocirun_mounts(struct ocirun_translation *t, const char *bundle) ZL_MUST;
-const char **ocirun_list(struct zl_arena *a, const struct zl_strings *s);
+const char **ocirun_words(struct zl_arena *a, const struct zl_strings *s);
 /* Mappings in the form of /proc/PID/uid_map. */
 int ocirun_map(struct ocirun_translation *t, const char *what, const struct zl_items *maps, const char **ret) ZL_MUST;
 /* "0-3,7" as a set of bits of that many bytes. */

@@ -220,8 +220,8 @@ int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p)
     j->terminal = p->terminal;
     j->rows = (uint64_t)p->rows;
     j->columns = (uint64_t)p->columns;
-    j->argv = ocirun_list(a, &p->args);
-    j->env = ocirun_list(a, &p->env);
+    j->argv = ocirun_words(a, &p->args);
+    j->env = ocirun_words(a, &p->env);
     j->cwd = p->cwd;
     j->user = zl_arena_printf(a, "%lld:%lld", (long long)p->uid, (long long)p->gid);
     j->exact_user = true;

@@ -2,6 +2,7 @@
 #include "ocirun/ocirun.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@ static const struct {
                         { "ipc", CLONE_NEWIPC },   { "uts", CLONE_NEWUTS },  { "cgroup", CLONE_NEWCGROUP },
                         { "user", CLONE_NEWUSER }, { "time", CLONE_NEWTIME } };
 
-const char **ocirun_list(struct zl_arena *a, const struct zl_strings *s)
+const char **ocirun_words(struct zl_arena *a, const struct zl_strings *s)
 {
     const char **v = zl_arena_alloc(a, (s->n + 1) * sizeof *v);
     for (unsigned i = 0; i < s->n; i++)
@@ -182,8 +183,8 @@ static int linux_of(struct ocirun_translation *t)
             j->root_propagation = propagations[i].flags;
     if (wanted && *wanted && !j->root_propagation)
         return zl_fail(&t->r->err, ZL_E_INVALID, "linux.rootfsPropagation: '%.20s' is none", wanted);
-    j->masked = ocirun_list(&t->r->arena, &t->c->linux_.masked);
-    j->readonly = ocirun_list(&t->r->arena, &t->c->linux_.readonly);
+    j->masked = ocirun_words(&t->r->arena, &t->c->linux_.masked);
+    j->readonly = ocirun_words(&t->r->arena, &t->c->linux_.readonly);
     const struct zl_items *sysctl = &t->c->linux_.sysctl;
     j->sysctls = zl_arena_alloc(&t->r->arena, (sysctl->n + 1) * sizeof *j->sysctls);
     for (unsigned i = 0; i < sysctl->n; i++) {
@@ -312,6 +313,21 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
     return 0;
 }
 
+/* Files that the caller left open for the program (sd_listen_fds(3)). */
+static int preserved(struct ocirun *r, uint64_t *ret)
+{
+    enum { PRESERVED_MAX = 1024 };
+    const char *text = r->o.preserve_fds;
+    *ret = 0;
+    if (text && zl_parse_u64(zl_str(text), 0, PRESERVED_MAX, ret) < 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds is a number from 0 to %d, not '%.20s'", PRESERVED_MAX,
+                       text);
+    for (uint64_t i = 0; i < *ret; i++)
+        if (fcntl(3 + (int)i, F_GETFD) < 0 || fcntl(3 + (int)i, F_SETFD, 0) < 0)
+            return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds %s: there is no open file %d", text, 3 + (int)i);
+    return 0;
+}
+
 int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_oci_process *process,
                const char *bundle, const char *id, struct zl_job *ret)
 {
@@ -324,7 +340,6 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
                             .cgroup_parent = "",
                             .uid_map = "",
                             .gid_map = "",
-                            .preserve_fds = (uint64_t)r->o.preserve_fds,
                             .root_readonly = c->root_readonly };
     const char *root = c->root[0] == '/' ? c->root : zl_arena_printf(&r->arena, "%s/%s", bundle, c->root);
     char *real = realpath(root, NULL);
@@ -335,7 +350,8 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     }
     ret->rootfs = zl_arena_strdup(&r->arena, real);
     free(real);
-    int e = ocirun_process(&t, process ? process : &c->process);
+    int e = preserved(r, &ret->preserve_fds);
+    e = e < 0 ? e : ocirun_process(&t, process ? process : &c->process);
     e = e < 0 ? e : namespaces_of(&t);
     e = e < 0 ? e : ocirun_mounts(&t, bundle);
     e = e < 0 ? e : devices_of(&t);

@@ -77,7 +77,7 @@ BAD = [
     (["kill", "nobody", "KILL"], "container does not exist"), (["delete", "nobody"], "container does not exist"),
     (["exec", "nobody", "true"], "container does not exist"), (["ps", "nobody"], "container does not exist"),
     (["checkpoint", "c"], "no checkpoints"), (["restore", "c"], "no checkpoints"), (["checkpoint", "--help"], "no checkpoints"),
-    (["exec", "--apparmor", "p", "c", "true"], "--apparmor is not supported yet"), (["run", "-b", "/nowhere", "c"], "/nowhere"),
+    (["exec", "--cgroup", "p", "c", "true"], "--cgroup is not supported yet"), (["run", "-b", "/nowhere", "c"], "/nowhere"),
     (["run", "-f", "/nowhere", "c"], "read /nowhere"),
 ]
 

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from test_oci import bundle, fields  # noqa: F401  (a fixture)
+from test_oci import ZL_OCI, bundle, fields  # noqa: F401  (a fixture)
 
 MAP = [{"containerID": 0, "hostID": 200000, "size": 65536}]
 BUSYBOX = shutil.which("busybox")
@@ -258,3 +258,24 @@ def test_network_devices(box):
         subprocess.run(["ip", "link", "del", "zlnd1"], check=False, stderr=subprocess.DEVNULL)
     assert "move the network device none0" in box.sh("true", check=False, linux={"netDevices": {"none0": {}}}).stderr
     assert "no name of a device" in box.sh("true", check=False, linux={"netDevices": {"eth0": {"name": "a/b"}}}).stderr
+
+
+def test_files_that_stay_open(box):
+    (box.folder / "given").write_text("from outside")
+    box.write("cat", "/proc/self/fd/3")
+
+    def run(n, redirect="3<given"):
+        return subprocess.run(["sh", "-c", f"exec {ZL_OCI} --root {box.state} run --preserve-fds {n} one {redirect} 5<given"], cwd=box.folder,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+
+    assert run(1).stdout == "from outside"
+    assert "from outside" not in run(0).stdout
+    r = run(1, "3<&-")
+    assert r.returncode == 1 and "there is no open file 3" in r.stderr
+    assert "a number from 0" in run("x").stderr
+    box.write("forever")
+    box.create()
+    box("start", "c")
+    r = subprocess.run(["sh", "-c", f"exec {ZL_OCI} --root {box.state} exec --preserve-fds 1 c /busybox ls -l /proc/self/fd 3<given 4<given"],
+                       cwd=box.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=30, check=True)
+    assert " 3 -> " in r.stdout and "given" in r.stdout and " 4 -> " not in r.stdout.replace("/proc", "")

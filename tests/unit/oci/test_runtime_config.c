@@ -114,7 +114,7 @@ static void bad_ones(void **state)
         { PROCESS("\"rlimits\":[{\"type\":\"RLIMIT_AS\",\"soft\":18446744073709551616,\"hard\":1}]"),
           "rlimits[0].soft" },
         { PROCESS("\"rlimits\":[{\"type\":\"RLIMIT_AS\",\"soft\":1}]"), "needs the key 'hard'" },
-        { PROCESS("\"apparmorProfile\":1"), "apparmorProfile" },
+        { PROCESS("\"apparmorProfile\":[]"), "apparmorProfile" },
         { PROCESS("\"scheduler\":{}"), "needs the key 'policy'" },
         { PROCESS("\"ioPriority\":{\"class\":\"a\",\"priority\":8}"), "ioPriority.priority" },
         { PROCESS("\"env\":[\"A\\u0000=b\"]"), "" },
