@@ -72,7 +72,8 @@ int zl_program_find(const char *name, char **ret, struct zl_err *err)
     self[n] = 0;
     *strrchr(self, '/') = 0;
     /* In a build tree each program stands in its room's folder. */
-    static const char *const places[] = { "", "/../libexec/zlayer", "/../imagejob", "/../shim", "/../proxyd" };
+    static const char *const places[] = { "",         "/../libexec/zlayer", "/../imagejob",
+                                          "/../shim", "/../proxyd",         "/../ocirun" };
     zl_auto_free char *build = zl_xasprintf("%s/../../build.ninja", self);
     size_t count = access(build, F_OK) == 0 ? ZL_ARRAY_LEN(places) : 2;
     for (size_t i = 0; i < count; i++) {

@@ -156,9 +156,9 @@ static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, const struct 
     int announce[2], report[2], pid = 0;
     if (pipe2(announce, O_CLOEXEC) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, report) < 0)
         return zl_fail(&r->err, -errno, "make the pipes");
-    zl_auto_close int console = -EBADF;
-    if (ocirun_console(r, &console) < 0)
+    if (ocirun_make_console(r, job->terminal, !r->o.detach) < 0)
         return r->err.code;
+    int console = r->console.theirs;
     pid_t helper = fork();
     if (helper == 0)
         enter(job, g, (pid_t)s->pid, console, announce[1], report[1]);
@@ -166,6 +166,7 @@ static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, const struct 
         return zl_fail(&r->err, -errno, "make the helper");
     zl_close(announce[1]);
     zl_close(report[1]);
+    r->console.theirs = zl_close(console);
     bool announced = zl_read_full(announce[0], &pid, sizeof pid) == (ssize_t)sizeof pid;
     while (waitpid(helper, NULL, 0) < 0 && errno == EINTR) {
     }
@@ -178,7 +179,7 @@ static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, const struct 
         return pid;
     if (announced) {
         (void)kill(pid, SIGKILL);
-        (void)ocirun_wait(pid);
+        (void)ocirun_wait(r, pid);
     }
     return e < 0 ? ocirun_setup_error(r, &err) : zl_fail(&r->err, ZL_E_RUNTIME, "the helper ended without a word");
 }
@@ -212,5 +213,5 @@ int ocirun_exec(struct ocirun *r, const char *id)
     if (pid < 0)
         return pid;
     e = ocirun_write_pid(r, pid);
-    return e < 0 || r->o.detach ? e : ocirun_wait(pid);
+    return e < 0 || r->o.detach ? e : ocirun_wait(r, pid);
 }

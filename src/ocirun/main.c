@@ -172,6 +172,7 @@ int main(int argc, char **argv)
     }
     zl_arena_init(&r.arena);
     r.o.root = "/run/zl-oci";
+    r.console = (struct ocirun_console){ -EBADF, -EBADF };
     int code = ocirun_parse(&r, verbs, argc, argv, &verb);
     if (code == 0 && r.o.help && !(verb && verb->refused)) {
         ocirun_usage(stdout, verbs, verb);

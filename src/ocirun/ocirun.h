@@ -34,7 +34,13 @@ struct ocirun_state {
     struct zl_items annotations; /* of struct zl_oci_pair */
 };
 
+/* Where a process's terminal is sent; -EBADF: nowhere. */
+struct ocirun_console {
+    int theirs, ours; /* a socket for the process; the other end, when the terminal is carried by us */
+};
+
 struct ocirun {
+    struct ocirun_console console;
     struct ocirun_options o;
     const char *verb;
     int log; /* --log, or -EBADF */
@@ -116,12 +122,13 @@ int ocirun_send_listener(void *listener, int fd);
 
 /* Reads the document: the bundle's at creation; later the copy in the container's folder, as a bundle may change. */
 int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret) ZL_MUST;
-/* A socket that is connected to --console-socket, or -EBADF when there is none. */
-int ocirun_console(struct ocirun *r, int *ret) ZL_MUST;
 int ocirun_write_pid(struct ocirun *r, pid_t pid) ZL_MUST;
 int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e);
-/* Signals go to the process, its end is the exit code. */
-int ocirun_wait(pid_t pid);
+/* --- console.c --- */
+/* r->console, for a process with a terminal or not, whose end someone waits for or not. */
+int ocirun_make_console(struct ocirun *r, bool terminal, bool waits) ZL_MUST;
+/* Signals go to the process, and ours to its terminal and back; its end is the exit code. */
+int ocirun_wait(struct ocirun *r, pid_t pid);
 
 /* --- hooks.c --- */
 /* Runs the hooks of a kind one after another, with the state on their standard input. Fails at the first that fails. */

@@ -212,17 +212,12 @@ int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p)
 {
     struct zl_arena *a = &t->r->arena;
     struct zl_job *j = t->job;
-    if (p->terminal && !t->r->o.console_socket)
-        return zl_fail(&t->r->err, ZL_E_USAGE,
-                       "process.terminal needs --console-socket, to which the terminal is sent");
-    if (!p->terminal && t->r->o.console_socket)
-        return zl_fail(&t->r->err, ZL_E_USAGE, "--console-socket is of use with process.terminal only");
     j->terminal = p->terminal;
     j->rows = (uint64_t)p->rows;
     j->columns = (uint64_t)p->columns;
     j->argv = ocirun_words(a, &p->args);
     j->env = ocirun_words(a, &p->env);
-    j->cwd = p->cwd;
+    j->cwd = p->cwd ? p->cwd : "/";
     j->user = zl_arena_printf(a, "%lld:%lld", (long long)p->uid, (long long)p->gid);
     j->exact_user = true;
     j->umask = p->umask < 0 ? 0022 : (uint64_t)p->umask;

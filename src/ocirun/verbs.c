@@ -58,23 +58,6 @@ int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runt
     return e < 0 ? zl_wrap(&r->err, e, "%s/config.json", shown) : 0;
 }
 
-int ocirun_console(struct ocirun *r, int *ret)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    const char *path = r->o.console_socket;
-    *ret = -EBADF;
-    if (!path)
-        return 0;
-    if (strlen(path) >= sizeof a.sun_path)
-        return zl_fail(&r->err, -ENAMETOOLONG, "connect to the console socket %s", path);
-    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
-    zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
-        return zl_fail(&r->err, -errno, "connect to the console socket %s", path);
-    *ret = ZL_TAKE_FD(fd);
-    return 0;
-}
-
 static int find_bundle(struct ocirun *r, const char **ret)
 {
     const char *given = r->o.bundle ? r->o.bundle : ".";
@@ -166,6 +149,8 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     int e = find_bundle(r, &s.bundle);
     e = e < 0 ? e : keep_config(r, s.bundle, folder);
     e = e < 0 ? e : ocirun_load(r, folder, s.bundle, &c);
+    if (e == 0 && run && !c->has_process)
+        e = zl_fail(&r->err, ZL_E_INVALID, "process: without one there is nothing to run");
     e = e < 0 ? e : ocirun_job(r, c, NULL, s.bundle, id, &job);
     e = e < 0 ? e : ocirun_cgroup_path(r, c->linux_.cgroups_path, id, &s.cgroup_parent, &s.cgroup_name);
     if (e < 0)
@@ -187,13 +172,12 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     zl_auto_close int starter = run ? -EBADF : make_starter(folder);
     if (starter < 0 && !run)
         return zl_fail(&r->err, starter, "make the start socket");
-    zl_auto_close int console = -EBADF;
-    e = ocirun_console(r, &console);
+    e = ocirun_make_console(r, job.terminal, run && !r->o.detach);
     e = e < 0 ? e : set_limits(r, c, &g);
     struct creation creation = { r, c, &s };
     struct zl_setup_options o = { .dir = -EBADF,
                                   .cgroup = &g,
-                                  .console = console,
+                                  .console = r->console.theirs,
                                   .created = created,
                                   .in_container = in_container,
                                   .arg = &creation,
@@ -203,6 +187,7 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     struct zl_setup_error se = { 0 };
     if (e == 0 && zl_setup_create(&job, &o, setup, &se) < 0)
         e = ocirun_setup_error(r, &se);
+    r->console.theirs = zl_close(r->console.theirs);
     if (e < 0) {
         ZL_IGNORE(zl_cgroup_destroy(&g, 2000));
         return e;
@@ -230,6 +215,14 @@ int ocirun_start(struct ocirun *r, const char *id)
     zl_auto_close int folder = ocirun_open_folder(r, id);
     if (folder < 0)
         return folder;
+    struct ocirun_state *s;
+    struct zl_oci_runtime *c;
+    int e = ocirun_read_state(r, folder, id, &s);
+    e = e < 0 ? e : ocirun_load(r, folder, id, &c);
+    if (e < 0)
+        return e;
+    if (!c->has_process)
+        return zl_fail(&r->err, ZL_E_INVALID, "container %s has no process to start", id);
     zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     socket_address(folder, &a);
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
@@ -237,35 +230,11 @@ int ocirun_start(struct ocirun *r, const char *id)
                    ? zl_fail(&r->err, ZL_E_CONFLICT, "container %s does not wait to be started", id)
                    : zl_fail(&r->err, -errno, "reach the container %s", id);
     (void)unlinkat(folder, "start.sock", 0);
-    struct ocirun_state *s;
-    struct zl_oci_runtime *c;
-    int e = ocirun_read_state(r, folder, id, &s);
-    e = e < 0 ? e : ocirun_load(r, folder, id, &c);
-    if (e < 0)
-        return e;
     struct ocirun_listener listener = { r, c, s, (pid_t)s->pid };
     struct zl_setup_peer peer = { (pid_t)s->pid, ocirun_send_listener, &listener };
     if (zl_setup_await(fd, fd, &peer, &se) < 0)
         return ocirun_setup_error(r, &se);
     return started(r, c, s);
-}
-
-static pid_t forward_to;
-static void forward(int signum)
-{
-    (void)kill(forward_to, signum);
-}
-
-int ocirun_wait(pid_t pid)
-{
-    int status;
-    forward_to = pid;
-    for (int s = 1; s < 32; s++)
-        if (s != SIGCHLD && s != SIGKILL && s != SIGSTOP && s != SIGURG && s != SIGSEGV && s != SIGBUS)
-            (void)signal(s, forward);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 static int remove_container(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
@@ -312,7 +281,7 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
         return 0;
     if (e < 0)
         (void)kill(setup.pid, SIGKILL);
-    int status = ocirun_wait(setup.pid), code = e < 0 ? e : status;
+    int status = ocirun_wait(r, setup.pid), code = e < 0 ? e : status;
     struct zl_err why = r->err;
     if (r->o.keep && e == 0)
         return code;

@@ -401,7 +401,6 @@ BAD = [
     (lambda c: c.pop("ociVersion"), "needs the key 'ociVersion'"),
     (lambda c: c["root"].update(path="missing"), "root.path"),
     (lambda c: c["root"].update(path="config.json"), "root.path"),
-    (lambda c: c["process"].update(terminal=True), "needs --console-socket"),
     (lambda c: c["process"].update(cwd="workload"), "no absolute path"),
     (lambda c: c["process"]["capabilities"].update(bounding=["CAP_NONE"]), "'CAP_NONE' is no capability"),
     (lambda c: c["process"].update(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "'RLIMIT_X' is none"),

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import leftovers
-from conftest import SLOW, wait_for
+from conftest import BUILD, SLOW, wait_for
 from test_oci import ZL_OCI, bundle, fields  # noqa: F401  pylint: disable=unused-import
 
 # What runc 1.1 and crun 1.8 take and engines use, with a value that can be said.
@@ -185,3 +185,13 @@ def test_another_document_and_a_container_that_stays(bundle):  # noqa: F811
     assert {"type": "user"} in rootless["linux"]["namespaces"] and {"type": "network"} not in rootless["linux"]["namespaces"]
     assert rootless["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 0, "size": 1}]
     assert "File exists" in bundle("spec", check=False).stderr
+
+
+def test_zlayer_oci_is_zl_oci(bundle):
+    """The words behind it are not the command line's own."""
+    r = subprocess.run([BUILD / "src/bin/zlayer", "oci", "--root", bundle.state, "list", "-q", "--help"], capture_output=True, text=True,
+                       timeout=20, check=True)
+    assert "zl-oci" in r.stdout
+    bundle.write("exit", "9")
+    r = subprocess.run([BUILD / "src/bin/zlayer", "oci", "--root", bundle.state, "run", "-b", bundle.folder, "one"], timeout=20, check=False)
+    assert r.returncode == 9

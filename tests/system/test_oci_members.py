@@ -1,15 +1,18 @@
 """Members of config.json that test_oci.py does not have: each is seen from inside, or is refused for what is missing."""
 import ctypes
+import fcntl
 import json
 import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
+import termios
 
 import pytest
 
-from test_oci import ZL_OCI, bundle, fields  # noqa: F401  (a fixture)
+from test_oci import ZL_OCI, bundle, fields, read_until  # noqa: F401  (a fixture)
 
 MAP = [{"containerID": 0, "hostID": 200000, "size": 65536}]
 BUSYBOX = shutil.which("busybox")
@@ -279,3 +282,42 @@ def test_files_that_stay_open(box):
     r = subprocess.run(["sh", "-c", f"exec {ZL_OCI} --root {box.state} exec --preserve-fds 1 c /busybox ls -l /proc/self/fd 3<given 4<given"],
                        cwd=box.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=30, check=True)
     assert " 3 -> " in r.stdout and "given" in r.stdout and " 4 -> " not in r.stdout.replace("/proc", "")
+
+
+def test_a_terminal_that_is_carried(box):
+    """run and exec in the foreground bring the terminal to their own: size, keys, output, and the exit code."""
+    process = {**box.config["process"], "terminal": True, "args": ["/busybox", "sh", "-c", "/busybox stty size; read x; echo got $x; exit 7"],
+               "env": ["PATH=/bin"]}
+    (box.folder / "config.json").write_text(json.dumps({**box.config, "process": process}))
+
+    def carried(*args):
+        master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 21, 77, 0, 0))
+        before = termios.tcgetattr(slave)
+        p = subprocess.Popen([ZL_OCI, "--root", box.state, *args], cwd=box.folder, stdin=slave, stdout=slave, stderr=slave)
+        read_until(master, b"21 77\r\n")
+        assert not termios.tcgetattr(slave)[3] & termios.ICANON
+        os.write(master, b"a word\r")
+        assert b"got a word" in read_until(master, b"got a word\r\n")
+        assert p.wait(timeout=20) == 7 and termios.tcgetattr(slave) == before
+        os.close(slave)
+        os.close(master)
+
+    carried("run", "one")
+    assert "needs --console-socket" in box("run", "-d", "one", check=False).stderr
+    box.write("forever")
+    box.create()
+    box("start", "c")
+    carried("exec", "-t", "c", *process["args"])
+    r = box("exec", "-t", "c", "/busybox", "tty", check=False)  # ours is none, theirs is one
+    assert r.returncode == 0 and "/dev/" in r.stdout
+
+
+def test_no_process(box):
+    config = {k: v for k, v in box.config.items() if k != "process"}
+    (box.folder / "config.json").write_text(json.dumps(config))
+    assert "nothing to run" in box("run", "one", check=False).stderr
+    box.create()
+    r = box("start", "c", check=False)
+    assert r.returncode == 1 and "no process to start" in r.stderr and box.status() == "created"
+    box("delete", "--force", "c")

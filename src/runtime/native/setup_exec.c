@@ -288,6 +288,8 @@ static int make_folders(const char *path)
 int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err)
 {
     char program[4096];
+    if (!job->argv[0])
+        return 0; /* there will be none */
     if (job->cwd[0] && chdir(job->cwd) < 0 && errno != ENOENT)
         return zl_setup_fail(err, -errno, "enter the working folder %.80s", job->cwd);
     int r = find_program(job, job->argv[0], program, sizeof program, err);
