@@ -171,7 +171,8 @@ int main(int argc, char **argv)
         return 0;
     }
     zl_arena_init(&r.arena);
-    r.o.root = "/run/zl-oci";
+    const char *own = getenv("XDG_RUNTIME_DIR");
+    r.o.root = geteuid() == 0 || !own || !*own ? "/run/zl-oci" : zl_arena_printf(&r.arena, "%s/zl-oci", own);
     r.console = (struct ocirun_console){ -EBADF, -EBADF };
     int code = ocirun_parse(&r, verbs, argc, argv, &verb);
     if (code == 0 && r.o.help && !(verb && verb->refused)) {

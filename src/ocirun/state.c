@@ -57,10 +57,14 @@ int ocirun_check_id(const char *id, struct zl_err *err)
 
 int ocirun_make_folder(struct ocirun *r, const char *id)
 {
-    int e = zl_mkdir_p(r->o.root, 0711);
+    int e = zl_mkdir_p(r->o.root, geteuid() == 0 ? 0711 : 0700);
     zl_auto_close int root = e < 0 ? e : zl_openat(AT_FDCWD, r->o.root, O_RDONLY | O_DIRECTORY, 0);
-    if (root < 0)
-        return zl_fail(&r->err, root, "open the state folder %s", r->o.root);
+    if (root < 0) {
+        e = zl_fail(&r->err, root, "open the state folder %s", r->o.root);
+        return geteuid() == 0
+                   ? e
+                   : zl_hint(&r->err, e, "--root DIR, or $XDG_RUNTIME_DIR, says where an ordinary user's is");
+    }
     if (mkdirat(root, id, 0711) < 0)
         return errno == EEXIST ? zl_fail(&r->err, ZL_E_EXISTS, "container with id exists already: %s", id)
                                : zl_fail(&r->err, -errno, "make the folder of %s", id);
@@ -136,7 +140,8 @@ enum ocirun_status ocirun_status(const struct ocirun_state *s, int folder)
 
 int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret)
 {
-    return zl_cgroup_find_all(s->cgroup_parent, s->cgroup_name, ret);
+    *ret = (struct zl_cgroup){ 0 };
+    return s->cgroup_name[0] ? zl_cgroup_find_all(s->cgroup_parent, s->cgroup_name, ret) : 0;
 }
 
 struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, const char *status, int64_t pid)

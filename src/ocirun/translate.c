@@ -1,6 +1,8 @@
 /* A config.json into a set-up job: names become numbers here, and what the machine can't do is refused here. */
 #include "ocirun/ocirun.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -290,10 +292,24 @@ static int check_sysctls(struct ocirun_translation *t)
     return 0;
 }
 
+/* An ordinary user may make groups below the own one, if anywhere. */
+static const char *own_group(struct ocirun *r)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
+    if (zl_read_file(AT_FDCWD, "/proc/self/cgroup", 1 << 16, &text) < 0)
+        return "";
+    for (struct zl_str line, rest = zl_buf_view(&text); rest.p && rest.n;) {
+        line = zl_str_cut(rest, '\n', &rest);
+        if (line.n > 3 && memcmp(line.p, "0::", 3) == 0)
+            return zl_arena_strndup(&r->arena, line.p + 3, line.n - 3);
+    }
+    return "";
+}
+
 int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const char **parent, const char **name)
 {
     if (!path || !*path)
-        path = zl_arena_printf(&r->arena, "zl-oci-%s", id);
+        path = zl_arena_printf(&r->arena, "%s/zl-oci-%s", geteuid() == 0 ? "" : own_group(r), id);
     if (strchr(path, ':'))
         return zl_fail(&r->err, ZL_E_UNSUPPORTED,
                        "linux.cgroupsPath: '%.100s': groups managed by systemd are not supported yet", path);

@@ -34,13 +34,32 @@ static int make_starter(int folder)
                                                                                                       : ZL_TAKE_FD(fd);
 }
 
-static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_cgroup *g)
+/* An ordinary user to whom no group is given does without, as long as no limit is asked. */
+static int do_without_group(struct ocirun *r, const struct zl_cgroup_limits *limits, struct zl_cgroup *g,
+                            struct ocirun_state *s)
+{
+    ZL_IGNORE(zl_cgroup_destroy(g, 0));
+    *g = (struct zl_cgroup){ 0 };
+    s->cgroup_parent = s->cgroup_name = "";
+    return zl_cgroup_create(g, limits) == 0
+               ? 0
+               : zl_fail(&r->err, ZL_E_PERMISSION,
+                         "linux.resources: no cgroup is delegated to user %u, so there can "
+                         "be no limits",
+                         (unsigned)geteuid());
+}
+
+static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, struct zl_cgroup *g, struct ocirun_state *s)
 {
     struct zl_cgroup_limits limits;
     int e = ocirun_limits(r, &c->linux_.resources, &limits);
     if (e < 0)
         return e;
     e = zl_cgroup_create(g, &limits);
+    if ((e == -EACCES || e == -EPERM || e == -EROFS) && geteuid() != 0)
+        return do_without_group(r, &limits, g, s);
+    if (e == 0 && geteuid() != 0)
+        return 0; /* the kernel lets the user open the own devices only, whatever the rules */
     return e < 0 ? zl_fail(&r->err, e, "make the cgroup with its limits")
                  : ocirun_set_devices(r, &c->linux_.resources.devices, g);
 }
@@ -173,7 +192,7 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     if (starter < 0 && !run)
         return zl_fail(&r->err, starter, "make the start socket");
     e = ocirun_make_console(r, job.terminal, run && !r->o.detach);
-    e = e < 0 ? e : set_limits(r, c, &g);
+    e = e < 0 ? e : set_limits(r, c, &g, &s);
     struct creation creation = { r, c, &s };
     struct zl_setup_options o = { .dir = -EBADF,
                                   .cgroup = &g,

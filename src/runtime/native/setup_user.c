@@ -60,6 +60,10 @@ pid_t zl_setup_clone_job(const struct zl_job *job, uint64_t flags, int cgroup, b
                                   *user = zl_setup_namespace(job, CLONE_NEWUSER);
     if (!zl_setup_is_new(job, CLONE_NEWTIME) && !(pid && pid->path[0]) && !(user && user->path[0])) {
         pid_t child = zl_setup_clone(flags, cgroup, inside);
+        if (child == -EPERM && !user)
+            return zl_setup_fail(err, child,
+                                 "make the namespaces (without rights over the machine there must be a user "
+                                 "namespace, too)");
         return child < 0 ? zl_setup_fail(err, child, "make the namespaces") : child;
     }
     /* A helper goes there and makes the process, as a child of ours. */
