@@ -204,7 +204,7 @@ static const struct zl_type type_namespace = OPEN(zl_oci_namespace, namespace_fi
 static const struct zl_field device_fields[] = {
     STR("type", AT(zl_oci_device, type), .flags = ZL_F_REQUIRED), STR("path", AT(zl_oci_device, path), .flags = ZL_F_REQUIRED),
     NUM("major", AT(zl_oci_device, major), 0, UINT32_MAX), NUM("minor", AT(zl_oci_device, minor), 0, UINT32_MAX),
-    NUM("fileMode", AT(zl_oci_device, file_mode), -1, 07777, .fallback = "-1"),
+    NUM("fileMode", AT(zl_oci_device, file_mode), -1, UINT32_MAX, .fallback = "-1"),
     NUM("uid", AT(zl_oci_device, uid), 0, ID_MAX), NUM("gid", AT(zl_oci_device, gid), 0, ID_MAX),
 };
 static const struct zl_type type_device = OPEN(zl_oci_device, device_fields);

@@ -108,7 +108,9 @@ int ocirun_write_pid(struct ocirun *r, pid_t pid)
 /* Engines tell by these words that the program is at fault, not the runtime. */
 int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e)
 {
-    const char *why = e->code == ZL_E_NO_COMMAND       ? ": no such file or directory"
+    bool in_path = e->code == ZL_E_NO_COMMAND && strstr(e->step, "PATH");
+    const char *why = in_path                          ? ": executable file not found in $PATH"
+                      : e->code == ZL_E_NO_COMMAND     ? ": no such file or directory"
                       : e->code == ZL_E_NOT_EXECUTABLE ? ": permission denied"
                                                        : "";
     return zl_fail(&r->err, e->code, "%s%s", e->step, why);
