@@ -24,6 +24,7 @@ struct ocirun_options {
     struct zl_strings command;         /* of exec, options of ps */
     struct zl_strings env, gids, caps; /* of exec */
     bool debug, detach, keep, force, all, quiet, tty, stats, no_new_privs, no_new_keyring, ignore_paused, spec_rootless;
+    uint64_t preserved; /* --preserve-fds: they were open when we began */
     bool help, log_json, json, systemd_cgroup;
 };
 

@@ -4,6 +4,7 @@
  */
 #include "ocirun/ocirun.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 
 enum option_kind {
@@ -159,6 +160,21 @@ static int check_values(struct ocirun *r)
     return 0;
 }
 
+/* Files that the caller left open for the program (sd_listen_fds(3)): looked at before we open any of our own, which
+ * must not be taken for them. */
+static int check_preserved(struct ocirun *r)
+{
+    enum { PRESERVED_MAX = 1024 };
+    const char *text = r->o.preserve_fds;
+    if (text && zl_parse_u64(zl_str(text), 0, PRESERVED_MAX, &r->o.preserved) < 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds is a number from 0 to %d, not '%.20s'", PRESERVED_MAX,
+                       text);
+    for (uint64_t i = 0; i < r->o.preserved; i++)
+        if (fcntl(3 + (int)i, F_SETFD, 0) < 0)
+            return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds %s: there is no open file %d", text, 3 + (int)i);
+    return 0;
+}
+
 static int take_word(struct ocirun *r, const struct ocirun_verb *verbs, const char *word,
                      const struct ocirun_verb **verb)
 {
@@ -220,7 +236,8 @@ int ocirun_parse(struct ocirun *r, const struct ocirun_verb *verbs, int argc, ch
     if (r->o.words.n < (unsigned)verb->min)
         return zl_fail(&r->err, ZL_E_USAGE, "%s takes %s", verb->name, verb->words);
     *ret = verb;
-    return check_values(r);
+    int e = check_preserved(r);
+    return e < 0 ? e : check_values(r);
 }
 
 static void say_options(FILE *to, const char *verb)

@@ -4,7 +4,6 @@
 #include "base/fd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -329,21 +328,6 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
     return 0;
 }
 
-/* Files that the caller left open for the program (sd_listen_fds(3)). */
-static int preserved(struct ocirun *r, uint64_t *ret)
-{
-    enum { PRESERVED_MAX = 1024 };
-    const char *text = r->o.preserve_fds;
-    *ret = 0;
-    if (text && zl_parse_u64(zl_str(text), 0, PRESERVED_MAX, ret) < 0)
-        return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds is a number from 0 to %d, not '%.20s'", PRESERVED_MAX,
-                       text);
-    for (uint64_t i = 0; i < *ret; i++)
-        if (fcntl(3 + (int)i, F_GETFD) < 0 || fcntl(3 + (int)i, F_SETFD, 0) < 0)
-            return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds %s: there is no open file %d", text, 3 + (int)i);
-    return 0;
-}
-
 int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_oci_process *process,
                const char *bundle, const char *id, struct zl_job *ret)
 {
@@ -366,8 +350,8 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     }
     ret->rootfs = zl_arena_strdup(&r->arena, real);
     free(real);
-    int e = preserved(r, &ret->preserve_fds);
-    e = e < 0 ? e : ocirun_process(&t, process ? process : &c->process);
+    ret->preserve_fds = r->o.preserved;
+    int e = ocirun_process(&t, process ? process : &c->process);
     e = e < 0 ? e : namespaces_of(&t);
     e = e < 0 ? e : ocirun_mounts(&t, bundle);
     e = e < 0 ? e : devices_of(&t);

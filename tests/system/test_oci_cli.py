@@ -152,6 +152,20 @@ def test_exec_as_the_options_say(bundle):  # noqa: F811
     assert "not paused" in bundle("resume", "c", check=False).stderr
 
 
+def test_files_that_stay_open(bundle):  # noqa: F811
+    """Those that the caller has open, and never one of ours."""
+    (bundle.folder / "kept").write_text("kept open\n")
+    bundle.write("cat", "/proc/self/fd/3")
+    script = 'exec 3<"$1"; shift; exec "$@"'
+    command = [ZL_OCI, "--root", bundle.state, "run", "--preserve-fds", "1", "one"]
+    r = subprocess.run(["sh", "-c", script, "sh", bundle.folder / "kept", *command], cwd=bundle.folder, stdout=subprocess.PIPE, text=True,
+                       stdin=subprocess.DEVNULL, timeout=30 * SLOW, check=False)
+    assert r.stdout == "kept open\n"
+    for n, why in (("1", "no open file 3"), ("-1", "a number from 0"), ("many", "a number from 0"), ("99999", "a number from 0")):
+        r = bundle("run", "--preserve-fds", n, "one", check=False)
+        assert r.returncode == 1 and why in r.stderr
+
+
 def test_what_it_shows(bundle):  # noqa: F811
     assert json.loads(bundle("list", "--format", "json").stdout) == []
     bundle.write("child-alloc", "1", "forever")
