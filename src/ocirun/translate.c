@@ -151,12 +151,14 @@ static int devices_of(struct ocirun_translation *t)
         if (device_type(from->type, &type) < 0)
             return zl_fail(&t->r->err, ZL_E_INVALID, "linux.devices[%u].type: '%.20s' is none of c, b, u, p", i,
                            from->type);
-        struct zl_job_device d = { from->path,
-                                   type | (mode_t)(from->file_mode < 0 ? 0666 : from->file_mode & 07777), /* podman says the kind, too */
-                                   (uint64_t)from->major,
-                                   (uint64_t)from->minor,
-                                   (uint64_t)from->uid,
-                                   (uint64_t)from->gid };
+        struct zl_job_device d = {
+            from->path,
+            type | (mode_t)(from->file_mode < 0 ? 0666 : from->file_mode & 07777), /* podman says the kind, too */
+            (uint64_t)from->major,
+            (uint64_t)from->minor,
+            (uint64_t)from->uid,
+            (uint64_t)from->gid
+        };
         uint64_t k = 0;
         while (k < j->ndevices && !zl_streq(j->devices[k].path, d.path))
             k++;
