@@ -203,6 +203,18 @@ def test_the_root_and_its_mounts(bundle):
     assert (bundle.folder / "rootfs/etc/one").read_text() == ""  # the target was made, outside it holds nothing
 
 
+def test_the_mode_of_a_tmpfs(bundle):
+    """As it says, else that of the folder it covers, else the kernel's."""
+    (bundle.folder / "rootfs/old").mkdir()
+    (bundle.folder / "rootfs/old").chmod(0o2750)
+    mounts = [{"destination": f"/{at}", "type": "tmpfs", "source": "tmpfs", "options": options} for at, options in
+              (("old", []), ("new", []), ("old/said", ["mode=1700"]), ("old/copied", ["tmpcopyup", "mode=711"]))]
+    bundle.write("forever", mounts=bundle.config["mounts"] + mounts)
+    pid = bundle.create()
+    modes = [os.stat(f"/proc/{pid}/root/{at}").st_mode & 0o7777 for at in ("old", "new", "old/said", "old/copied")]
+    assert modes == [0o2750, 0o1777, 0o1700, 0o711]
+
+
 def test_links_do_not_lead_out(bundle):
     """A mount of /proc follows no link; others end inside, whatever a link says."""
     outside = bundle.folder / "outside"

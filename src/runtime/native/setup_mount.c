@@ -111,11 +111,46 @@ static int attach(const struct zl_job_mount *m, int source, int target)
     return zl_setup_mount_on(target, path, NULL, m->flags & (MS_BIND | MS_REC), NULL);
 }
 
+static bool says_mode(const struct zl_job_mount *m)
+{
+    for (struct zl_str rest = zl_str(m->data); rest.p;) {
+        struct zl_str option = zl_str_cut(rest, ',', &rest);
+        if (option.n > 5 && memcmp(option.p, "mode=", 5) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A tmpfs on a folder that is there has its mode, if none is said, as with runc; on one that is not, the kernel's. */
+static int mount_new(const struct zl_job_mount *m, int target, bool on_folder)
+{
+    struct stat st;
+    char data[4200];
+    const char *given = m->data[0] ? m->data : NULL;
+    if (on_folder && !says_mode(m)) {
+        if (fstat(target, &st) < 0)
+            return -errno;
+        int n = snprintf(data, sizeof data, "mode=%04o%s%s", (unsigned)st.st_mode & 07777, given ? "," : "", m->data);
+        if (n >= (int)sizeof data)
+            return -E2BIG;
+        given = data;
+    }
+    return zl_setup_mount_on(target, m->source, m->type, m->flags, given);
+}
+
+/* The folder's content, owner and mode; a mode that is said stays. */
+static int copy_up(const struct zl_job_mount *m, int below, int top)
+{
+    struct stat st;
+    int r = fstat(top, &st) < 0 ? -errno : zl_setup_copy_up(below, top);
+    return r < 0 || !says_mode(m) ? r : fchmodat(top, ".", st.st_mode & 07777, 0) < 0 ? -errno : 0;
+}
+
 /* What comes after the mount itself, on its top. */
 static int finish(const struct zl_job_mount *m, int below, int top)
 {
     unsigned long more = m->flags & MS_BIND ? m->flags & ~(unsigned long)(MS_BIND | MS_REC) : 0;
-    int r = m->copy_up ? zl_setup_copy_up(below, top) : 0;
+    int r = m->copy_up ? copy_up(m, below, top) : 0;
     r = r < 0 || !more ? r : zl_setup_remount(top, more);
     struct mount_attr attr = { .attr_set = m->attr_set, .attr_clr = m->attr_clear };
     if (r == 0 && (m->attr_set || m->attr_clear) &&
@@ -137,11 +172,12 @@ static int make_mount(const struct zl_job_mount *m, int source, int root, const 
         return source < 0 ? source : -errno;
     /* What programs trust to be the kernel's is mounted where it is said, and nowhere that a link leads to. */
     bool strict = zl_streq(m->type, "proc") || zl_streq(m->type, "sysfs");
+    zl_auto_close int there = zl_streq(m->type, "tmpfs") ? zl_open_in_root(root, m->target, O_PATH) : -EBADF;
     zl_auto_close int target = strict ? zl_open_folder_beneath(root, m->target)
                                       : zl_make_in_root(root, m->target, bind && !S_ISDIR(st.st_mode));
     int r = target < 0 ? target
             : bind     ? attach(m, source, target)
-                       : zl_setup_mount_on(target, m->source, m->type, m->flags, m->data[0] ? m->data : NULL);
+                       : mount_new(m, target, there >= 0);
     if (r < 0)
         return r;
     zl_auto_close int top =

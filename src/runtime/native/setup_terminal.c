@@ -1,12 +1,14 @@
 /* A pseudo-terminal of the container's own devpts (pts(4)): the master goes to who asked for it, the program has the
  * rest. */
 #include "base/fd.h"
-#include "runtime/native/setup.h"
+#include "runtime/native/setup_parts.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,8 +44,19 @@ static int bind_console(int slave)
     return mount(source, target, NULL, MS_BIND, NULL) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/* A process that has come from outside is of no user that the user namespace knows, and its terminal would be, too. It
+ * stays closed to those in there (CVE-2016-9962), which a change of user might undo. */
+static int become_known(struct zl_setup_error *err)
+{
+    if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return zl_setup_fail(err, -errno, "become root of the user namespace (is id 0 mapped?)");
+    return 0;
+}
+
 int zl_setup_terminal(const struct zl_job *job, int console, bool first, struct zl_setup_error *err)
 {
+    if (!first && zl_setup_namespace(job, CLONE_NEWUSER) && become_known(err) < 0)
+        return err->code;
     zl_auto_close int master = zl_openat(AT_FDCWD, "/dev/pts/ptmx", O_RDWR | O_NOCTTY, 0);
     if (master < 0)
         return zl_setup_fail(err, master, "open the container's /dev/pts/ptmx");
