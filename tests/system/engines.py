@@ -46,11 +46,17 @@ def image(where):
 
 
 def remove_cgroups(name):
-    """Empty groups only: one that something still runs in is a leftover that must show."""
-    for pattern in (name, f"*/{name}"):
-        for top in pathlib.Path("/sys/fs/cgroup").glob(pattern):
-            for path, _, _ in os.walk(top, topdown=False):
-                os.rmdir(path)
+    """Empty groups only: one that something goes on running in is a leftover that must show."""
+    def gone():
+        for pattern in (name, f"*/{name}"):
+            for top in pathlib.Path("/sys/fs/cgroup").glob(pattern):
+                for path, _, _ in os.walk(top, topdown=False):
+                    try:
+                        os.rmdir(path)
+                    except OSError:  # an engine's helper is about to end in there
+                        return False
+        return True
+    wait_for(f"the cgroups {name} are empty", gone)
 
 
 def unmounted_hierarchies():
@@ -81,11 +87,11 @@ class Terminal:
     def type(self, text):
         os.write(self.master, text.encode())
 
-    def ask(self, command, answer):
+    def ask(self, command, answer, end="\n"):
         """Again and again: the size comes a little later than the rest."""
         def asked():
             self.process.send_signal(signal.SIGWINCH)  # it may not have listened to the last one yet
-            self.type(command + "\n")
+            self.type(command + end)
             for _ in range(10):
                 self.read()
                 if answer in self.seen:
@@ -137,12 +143,15 @@ class Engine:
         self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(where), "TMPDIR": str(where)}
         self.terminals = []
 
+    prepare = ""  # of the daemon's namespaces
+
     def start(self, *command):
-        script = "mount -t tmpfs tmpfs /run; ip link set lo up; for c in $1; do mkdir /run/$c; mount -t cgroup -o $c cgroup /run/$c; done; " \
+        script = self.prepare + \
+            "mount -t tmpfs tmpfs /run; ip link set lo up; for c in $1; do mkdir /run/$c; mount -t cgroup -o $c cgroup /run/$c; done; " \
                  "shift; exec \"$@\""
         self.log = open(self.where / "log", "w")
         self.daemon = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-ec", script, "sh", " ".join(unmounted_hierarchies()),
-                                        *map(str, command)], env=self.env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+                                        *map(str, command)], env=self.env, cwd=self.where, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                                        start_new_session=True)
 
     def log_text(self):
@@ -191,6 +200,7 @@ class Engine:
 
 class Docker(Engine):
     run_options = ("--network=none",)
+    options = ()
 
     def __init__(self, where, archive):
         super().__init__(where)
@@ -198,9 +208,16 @@ class Docker(Engine):
         self.client = ["/usr/bin/docker", "--host", f"unix://{socket}", "--config", str(where)]
         self.start("/usr/sbin/dockerd", "--data-root", where / "data", "--exec-root", where / "exec", "--pidfile", where / "pid",
                    "--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-                   "--storage-driver=vfs", "--cgroup-parent", f"/{self.group}", "--add-runtime", f"zl={ZL_OCI}", "--default-runtime", "zl")
+                   "--storage-driver=vfs", "--cgroup-parent", f"/{self.group}", "--add-runtime", f"zl={ZL_OCI}", "--default-runtime", "zl", *self.options)
         wait_for("dockerd answers", lambda: self.answers("version"), 20)
         self("load", "--quiet", "--input", archive)
+
+
+class RemappedDocker(Docker):
+    """Every container in a user namespace, whose root is the machine's user 300000."""
+
+    options = ("--userns-remap", "daemon:daemon")
+    prepare = "echo daemon:300000:65536 > subid; mount --bind subid /etc/subuid; mount --bind subid /etc/subgid; "
 
 
 class Podman(Engine):
@@ -224,6 +241,10 @@ class Containerd(Engine):
     def __init__(self, where, archive):
         super().__init__(where)
         socket = where / "containerd.sock"
+        # ctr forgets --runc-binary when it is given --uidmap: there the name leads to it.
+        (where / "bin").mkdir()
+        (where / "bin/runc").symlink_to(ZL_OCI)
+        self.env["PATH"] = f"{where}/bin:{self.env['PATH']}"
         (where / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
         self.client = ["/usr/bin/ctr", "--address", str(socket), "--namespace", "test"]
         self.start("/usr/bin/containerd", "--config", where / "config.toml", "--root", where / "root", "--state", where / "state",

@@ -53,6 +53,13 @@ def docker_daemon(place):
 
 
 @pytest.fixture(scope="module")
+def remapped_daemon(place):
+    if not os.path.exists("/etc/subuid"):
+        pytest.skip("there is no /etc/subuid (tools/setup test: uidmap)")
+    yield from running(place, engines.RemappedDocker, "/usr/sbin/dockerd")
+
+
+@pytest.fixture(scope="module")
 def podman_store(place):
     yield from running(place, engines.Podman, "/usr/bin/podman")
 
@@ -73,6 +80,18 @@ def engine(request):
 def docker(docker_daemon):
     yield docker_daemon
     docker_daemon.clear()
+
+
+@pytest.fixture
+def remapped(remapped_daemon):
+    yield remapped_daemon
+    remapped_daemon.clear()
+
+
+@pytest.fixture
+def podman(podman_store):
+    yield podman_store
+    podman_store.clear()
 
 
 @pytest.fixture
@@ -231,8 +250,7 @@ def test_terminals(engine):
     e.ask("stty size", "40 120")
     e.type("echo li''stens; cat\n")
     e.expect("listens")
-    e.type("\x03")
-    e.expect("# ")
+    e.ask("\x03", "# ", "")  # a shell that is about to run it takes no notice of the first
     e.type("echo sti''ll; exit 6\n")
     e.expect("still")
     assert e.end() == 6
@@ -288,6 +306,57 @@ def test_docker_takes_it_by_name(docker):
     assert docker.out("inspect", "one", "--format", "{{.HostConfig.Runtime}}") == "zl"
     states = [json.loads(p.read_text()) for p in (docker.where / "exec").glob("runtime-*/moby/*/state.json")]
     assert [s["pid"] for s in states] == [pid_of(docker, "one")]  # ours, so it is zl-oci that has made it
+
+
+MAPPED = ["--uidmap", "0:300000:5000", "--gidmap", "0:400000:5000"]
+WHO = "cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g; stat -c %u:%g /data/in-image; touch /tmp/x; stat -c %u:%g /tmp/x"
+
+
+def who(text):
+    words = text.split()
+    return words[:3], words[3:6], words[6:]
+
+
+def user_namespace(pid):
+    return os.readlink(f"/proc/{pid}/ns/user")
+
+
+def test_podman_in_user_namespaces(podman):
+    podman("run", "-d", "--name", "one", *MAPPED, "--user", "ann", "--memory", "64m", "-v", "vol:/data", "--tmpfs", "/t:mode=1777", IMAGE, "sleep", "1000")
+    expected = (["0", "300000", "5000"], ["0", "400000", "5000"])
+    assert who(podman.out("exec", "one", "sh", "-c", WHO)) == (*expected, ["1000", "1001", "0:0", "1000:1001"])
+    assert user_namespace(pid_of(podman, "one")) != user_namespace("self")
+    assert os.stat(f"/proc/{pid_of(podman, 'one')}").st_uid == 301000
+    assert podman.out("exec", "one", "sh", "-c", f"touch /t/x && cat {LIMITS['memory']}") == str(64 << 20)
+    # Its terminal is its user's, whoever that is outside.
+    e = podman.terminal("exec", "-it", "one", "sh")
+    e.expect("$ ")
+    e.ask("stat -c %u:%a:owner $(tty)", "1000:620:owner")
+    e.type("exit 3\n")
+    assert e.end() == 3
+    joined = podman.out("run", "--rm", "--userns", "container:one", IMAGE, "sh", "-c", f"readlink /proc/self/ns/user; {WHO}").split("\n", 1)
+    assert joined[0] == user_namespace(pid_of(podman, "one")) and who(joined[1]) == (*expected, ["0", "0", "0:0", "0:0"])
+    assert podman.out("run", "--rm", "--userns", "host", IMAGE, "readlink", "/proc/self/ns/user") == user_namespace("self")
+    podman("rm", "--force", "--time", "0", "--volumes", "one")
+
+
+def test_docker_in_user_namespaces(remapped):
+    remapped("run", "-d", "--name", "one", "--user", "ann", "--memory", "64m", "-v", "vol:/data", "--tmpfs", "/t:mode=1777", IMAGE, "sleep", "1000")
+    ids = ["0", "300000", "65536"]
+    assert who(remapped.out("exec", "one", "sh", "-c", WHO)) == (ids, ids, ["1000", "1001", "0:0", "1000:1001"])
+    assert os.stat(f"/proc/{pid_of(remapped, 'one')}").st_uid == 301000
+    assert remapped.out("exec", "one", "sh", "-c", f"touch /t/x && cat {LIMITS['memory']}") == str(64 << 20)
+    t = remapped.terminal("run", "-it", "--rm", "--user", "ann", IMAGE, "sh")
+    t.expect("$ ")
+    t.ask("stat -c %u:%a:owner $(tty)", "1000:620:owner")
+    t.type("exit 3\n")
+    assert t.end() == 3
+    assert remapped.out("run", "--rm", "--userns", "host", IMAGE, "readlink", "/proc/self/ns/user") == user_namespace("self")
+
+
+def test_containerd_in_user_namespaces(containerd):
+    r = containerd.run("one", "sh", "-c", WHO.replace("$", ""), options=["--rm", *MAPPED])
+    assert who(r.stdout) == (["0", "300000", "5000"], ["0", "400000", "5000"], ["0", "0", "0:0", "0:0"])
 
 
 def test_containerd_rights_limits_and_files(containerd):

@@ -175,9 +175,7 @@ static int make_mount(const struct zl_job_mount *m, int source, int root, const 
     zl_auto_close int there = zl_streq(m->type, "tmpfs") ? zl_open_in_root(root, m->target, O_PATH) : -EBADF;
     zl_auto_close int target = strict ? zl_open_folder_beneath(root, m->target)
                                       : zl_make_in_root(root, m->target, bind && !S_ISDIR(st.st_mode));
-    int r = target < 0 ? target
-            : bind     ? attach(m, source, target)
-                       : mount_new(m, target, there >= 0);
+    int r = target < 0 ? target : bind ? attach(m, source, target) : mount_new(m, target, there >= 0);
     if (r < 0)
         return r;
     zl_auto_close int top =
