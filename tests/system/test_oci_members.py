@@ -3,6 +3,7 @@ import ctypes
 import fcntl
 import json
 import os
+import pathlib
 import re
 import shutil
 import socket
@@ -321,3 +322,69 @@ def test_no_process(box):
     r = box("start", "c", check=False)
     assert r.returncode == 1 and "no process to start" in r.stderr and box.status() == "created"
     box("delete", "--force", "c")
+
+
+def own_profile():
+    """The names that the runtime's own profile allows: enough for a shell."""
+    text = (pathlib.Path(__file__).parents[2] / "src/runtime/native/seccomp.c").read_text()
+    return re.findall(r'^ +"([a-z0-9_]+)",$', text, re.M)
+
+
+def test_filters(box):
+    def run(script, rules, check=True, **filter_):
+        rules = [{"action": "SCMP_ACT_ERRNO", **r} for r in rules]
+        return box.sh(script, check=check, root={"path": "rootfs"}, linux={"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, **filter_}})
+
+    mkdir = ["mkdir", "mkdirat"]
+    assert "No space left" in run("/busybox mkdir /tmp/a", [{"names": mkdir, "errnoRet": 28}], check=False).stderr
+    assert "not permitted" in run("/busybox mkdir /tmp/a", [{"names": mkdir}], check=False).stderr
+    script = "/busybox kill -0 1 || echo refused; /busybox kill -CONT 1 && echo sent"
+    for op, value in (("EQ", 0), ("LE", 0), ("LT", 1), ("NE", 18)):
+        r = run(script, [{"names": ["kill"], "args": [{"index": 1, "value": value, "op": f"SCMP_CMP_{op}"}]}])
+        assert r.stdout == "refused\nsent\n", op
+    for op, value in (("GE", 18), ("GT", 17)):
+        r = run("/busybox kill -0 1 && echo sent; /busybox kill -CONT 1 || echo refused",
+                [{"names": ["kill"], "args": [{"index": 1, "value": value, "op": f"SCMP_CMP_{op}"}]}])
+        assert r.stdout == "sent\nrefused\n", op
+    setuid = [{"index": i, "value": 0o4000, "valueTwo": 0o4000, "op": "SCMP_CMP_MASKED_EQ"} for i in (1, 2)]
+    r = run("/busybox touch /tmp/f; /busybox chmod 4755 /tmp/f || echo refused; /busybox chmod 755 /tmp/f && echo done",
+            [{"names": ["chmod"], "args": setuid[:1]}, {"names": ["fchmodat"], "args": setuid[1:]}])
+    assert r.stdout == "refused\ndone\n"
+    for action in ("SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"):
+        assert run("exec /busybox mkdir /tmp/a", [{"names": mkdir, "action": action}], check=False).returncode == 159, action
+    assert run("/busybox mkdir /tmp/logged && echo made", [{"names": mkdir, "action": "SCMP_ACT_LOG"}]).stdout == "made\n"
+    assert "not implemented" in run("/busybox mkdir /tmp/a", [{"names": mkdir, "action": "SCMP_ACT_TRACE"}], check=False).stderr  # nobody traces
+    names = [n for n in own_profile() if n not in mkdir] + ["clone", "clone3", "fork", "vfork"]
+    r = run("/busybox mkdir /tmp/a; /busybox true && echo fine", [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+            defaultAction="SCMP_ACT_ERRNO", defaultErrnoRet=61)
+    assert len(names) > 200 and "No data available" in r.stderr and r.stdout == "fine\n"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the second architecture of this test is x86")
+def test_architectures_of_a_filter(box):
+    """A call of another architecture kills, unless the filter has it; then the rules are for it, too."""
+    source = ('#include <stdio.h>\nint main(void) { long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(39), "b"("/x"), "c"(0) : "memory");'
+              ' printf("%ld\\n", (long)(int)r); return 0; }')
+    subprocess.run(["cc", "-static", "-no-pie", "-x", "c", "-", "-o", box.folder / "rootfs/old"], input=source, text=True, check=True)
+    rule = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}
+    assert box.sh("exec /old", check=False, linux={"seccomp": {**rule, "architectures": ["SCMP_ARCH_X86_64"]}}).returncode == 159
+    assert box.sh("/old", linux={"seccomp": {**rule, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]}}).stdout == "-28\n"
+    r = box.sh("true", check=False, linux={"seccomp": {**rule, "architectures": ["SCMP_ARCH_NONE"]}})
+    assert r.returncode == 1 and "SCMP_ARCH_NONE" in r.stderr
+
+
+def test_propagation(box):
+    def tags(at, **linux):
+        text = box.sh("/busybox cat /proc/self/mountinfo", mounts=box.config["mounts"] + [mount], linux=linux).stdout
+        return [" ".join(line.split(" - ")[0].split()[6:]) for line in text.splitlines() if line.split()[4] == at][-1]
+
+    mount = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["rshared"]}
+    assert tags("/tmp").startswith("shared:") and tags("/") == ""
+    assert tags("/", rootfsPropagation="shared").startswith("shared:")
+    assert tags("/", rootfsPropagation="unbindable") == "unbindable"
+    for kind in ("private", "rprivate"):
+        assert tags("/", rootfsPropagation=kind) == ""
+    for kind in ("slave", "rslave"):
+        assert "shared" not in tags("/", rootfsPropagation=kind)
+    mount["options"] = ["runbindable"]
+    assert tags("/tmp") == "unbindable"
