@@ -109,8 +109,11 @@ struct ocirun_name {
 };
 extern const struct ocirun_name ocirun_seccomp_flags[]; /* a name of NULL at the end */
 /* Compiles a profile into the job's filter, in the arena. */
-int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_job *job,
-                   struct zl_err *err) ZL_MUST;
+int ocirun_seccomp(struct ocirun *r, const struct zl_oci_seccomp *s, struct zl_job *job) ZL_MUST;
+/* --- filter_cache.c --- */
+/* The filter of such a profile, when it was compiled before; in the arena. */
+bool ocirun_cached_filter(struct ocirun *r, const struct zl_oci_seccomp *s, struct zl_str *ret);
+void ocirun_keep_filter(struct ocirun *r, const struct zl_oci_seccomp *s, struct zl_str filter);
 
 /* Who gets the listener of a filter with SCMP_ACT_NOTIFY: linux.seccomp.listenerPath. */
 struct ocirun_listener {

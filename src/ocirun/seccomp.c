@@ -115,8 +115,7 @@ static int check_notify(const struct zl_oci_seccomp *s, unsigned i, struct zl_er
                          "linux.seccomp.syscalls[%u]: SCMP_ACT_NOTIFY needs linux.seccomp.listenerPath", i);
 }
 
-static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t fallback, bool *listener,
-                 struct zl_err *err)
+static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t fallback, struct zl_err *err)
 {
     int r = add_architectures(ctx, s, err);
     if (r < 0)
@@ -127,13 +126,9 @@ static int build(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, uint32_t f
         const struct zl_oci_seccomp_rule *rule = s->rules.v[i];
         uint32_t action;
         if (action_of(rule->action, rule->errno_ret, &action) < 0)
-            return zl_fail(err, ZL_E_UNSUPPORTED, "linux.seccomp.syscalls[%u].action: '%.40s' is not supported", i,
-                           rule->action);
+            return zl_fail(err, ZL_E_INVALID, "linux.seccomp.syscalls[%u].action", i);
         if (action == fallback)
             continue;
-        if (action == SCMP_ACT_NOTIFY && check_notify(s, i, err) < 0)
-            return err->code;
-        *listener |= action == SCMP_ACT_NOTIFY;
         for (unsigned k = 0; k < rule->names.n; k++) {
             int nr = seccomp_syscall_resolve_name(rule->names.v[k]);
             /* A name that is unknown here can't be called here: the default is for it. */
@@ -159,36 +154,65 @@ static int flags_of(const struct zl_oci_seccomp *s, uint64_t *ret, struct zl_err
     return 0;
 }
 
-int ocirun_seccomp(struct zl_arena *arena, const struct zl_oci_seccomp *s, struct zl_job *job, struct zl_err *err)
+static int check_rules(const struct zl_oci_seccomp *s, uint32_t fallback, bool *listener, struct zl_err *err)
+{
+    for (unsigned i = 0; i < s->rules.n; i++) {
+        const struct zl_oci_seccomp_rule *rule = s->rules.v[i];
+        uint32_t action;
+        if (action_of(rule->action, rule->errno_ret, &action) < 0)
+            return zl_fail(err, ZL_E_UNSUPPORTED, "linux.seccomp.syscalls[%u].action: '%.40s' is not supported", i,
+                           rule->action);
+        if (action == SCMP_ACT_NOTIFY && action != fallback && check_notify(s, i, err) < 0)
+            return err->code;
+        *listener |= action == SCMP_ACT_NOTIFY;
+    }
+    return 0;
+}
+
+static int compile(struct ocirun *r, const struct zl_oci_seccomp *s, uint32_t fallback, struct zl_str *ret)
+{
+    struct zl_err *err = &r->err;
+    scmp_filter_ctx ctx = seccomp_init(fallback);
+    if (!ctx)
+        return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: libseccomp does not start");
+    int e = build(ctx, s, fallback, err);
+    zl_auto_close int fd = e < 0 ? -EBADF : memfd_create("seccomp", MFD_CLOEXEC);
+    e = e < 0 ? e : fd < 0 ? zl_fail(err, -errno, "linux.seccomp: make a file") : seccomp_export_bpf(ctx, fd);
+    seccomp_release(ctx);
+    if (e < 0)
+        return err->code ? e : zl_fail(err, e, "linux.seccomp: write the filter");
+    off_t size = lseek(fd, 0, SEEK_END);
+    char *bytes = size < 0 ? NULL : zl_arena_alloc(&r->arena, (size_t)size);
+    if (!bytes || pread(fd, bytes, (size_t)size, 0) != size)
+        return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: read the filter");
+    *ret = zl_str_n(bytes, (size_t)size);
+    return 0;
+}
+
+int ocirun_seccomp(struct ocirun *r, const struct zl_oci_seccomp *s, struct zl_job *job)
 {
     uint32_t fallback;
     bool listener = false;
     job->seccomp = ZL_STR("");
     if (!s->default_action)
         return 0;
-    if (flags_of(s, &job->seccomp_flags, err) < 0)
-        return err->code;
+    if (flags_of(s, &job->seccomp_flags, &r->err) < 0)
+        return r->err.code;
     if (zl_streq(s->default_action, "SCMP_ACT_NOTIFY"))
-        return zl_fail(err, ZL_E_INVALID, "linux.seccomp.defaultAction: it can't be SCMP_ACT_NOTIFY");
+        return zl_fail(&r->err, ZL_E_INVALID, "linux.seccomp.defaultAction: it can't be SCMP_ACT_NOTIFY");
     if (action_of(s->default_action, s->default_errno_ret, &fallback) < 0)
-        return zl_fail(err, ZL_E_UNSUPPORTED, "linux.seccomp.defaultAction: '%.40s' is not supported",
+        return zl_fail(&r->err, ZL_E_UNSUPPORTED, "linux.seccomp.defaultAction: '%.40s' is not supported",
                        s->default_action);
-    scmp_filter_ctx ctx = seccomp_init(fallback);
-    if (!ctx)
-        return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: libseccomp does not start");
-    int r = build(ctx, s, fallback, &listener, err);
-    zl_auto_close int fd = r < 0 ? -EBADF : memfd_create("seccomp", MFD_CLOEXEC);
-    r = r < 0 ? r : fd < 0 ? zl_fail(err, -errno, "linux.seccomp: make a file") : seccomp_export_bpf(ctx, fd);
-    seccomp_release(ctx);
-    if (r < 0)
-        return err->code ? r : zl_fail(err, r, "linux.seccomp: write the filter");
-    off_t size = lseek(fd, 0, SEEK_END);
-    char *bytes = size < 0 ? NULL : zl_arena_alloc(arena, (size_t)size);
-    if (!bytes || pread(fd, bytes, (size_t)size, 0) != size)
-        return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: read the filter");
-    job->seccomp = zl_str_n(bytes, (size_t)size);
+    int e = check_rules(s, fallback, &listener, &r->err);
+    if (e < 0)
+        return e;
     job->seccomp_listener = listener;
-    return 0;
+    if (ocirun_cached_filter(r, s, &job->seccomp))
+        return 0;
+    e = compile(r, s, fallback, &job->seccomp);
+    if (e == 0)
+        ocirun_keep_filter(r, s, job->seccomp);
+    return e;
 }
 
 /* config-linux.md, The Container Process State. */

@@ -361,7 +361,7 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     e = e < 0 ? e : check_sysctls(&t);
     e = e < 0 ? e : machine_of(&t);
     e = e < 0 ? e : net_devices_of(&t);
-    return e < 0 ? e : ocirun_seccomp(&r->arena, &c->linux_.seccomp, ret, &r->err);
+    return e < 0 ? e : ocirun_seccomp(r, &c->linux_.seccomp, ret);
 }
 
 void ocirun_namespace_names(struct zl_arena *arena, struct zl_value *ret)

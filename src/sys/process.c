@@ -78,11 +78,13 @@ bool zl_process_dying(pid_t pid)
 int zl_caps_drop_bounding(uint64_t keep)
 {
     for (int cap = 0; cap < 64; cap++) {
-        int have = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
-        if (have < 0)
+        if (keep >> cap & 1 || prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0)
+            continue;
+        if (errno == EINVAL)
             break; /* the kernel's last one is behind us */
-        if (have && !(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
-            return -errno;
+        int e = -errno;
+        if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 0) /* without the right to drop it, is it there? */
+            return e;
     }
     return 0;
 }

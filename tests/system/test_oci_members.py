@@ -388,3 +388,24 @@ def test_propagation(box):
         assert "shared" not in tags("/", rootfsPropagation=kind)
     mount["options"] = ["runbindable"]
     assert tags("/tmp") == "unbindable"
+
+
+def test_filters_are_kept(box):
+    """Compiled once: the second container takes the file, unless it is not what it should be."""
+    def run(errno_ret):
+        seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno_ret}]}
+        return box.sh("/busybox mkdir /tmp/a", check=False, linux={"seccomp": seccomp}).stderr
+
+    kept = box.state / ".seccomp"
+    assert "No space" in run(28) and len(list(kept.iterdir())) == 1
+    file = next(kept.iterdir())
+    whole, stamp = file.read_bytes(), file.stat().st_mtime_ns
+    assert "No space" in run(28) and file.stat().st_mtime_ns == stamp and kept.stat().st_mode & 0o777 == 0o700
+    assert "No data" in run(61) and len(list(kept.iterdir())) == 2
+    for broken in (b"", whole[:-3], whole[:10], b"x" + whole[1:], whole + b"\0" * 8 * 5000):
+        file.write_bytes(broken)
+        assert "No space" in run(28) and file.read_bytes() == whole
+    for i in range(70):
+        (kept / f"{i:016x}").touch()
+    assert "Invalid" in run(22) and len(list(kept.iterdir())) == 1
+    assert box("list", "-q").stdout == ""

@@ -157,9 +157,9 @@ static int write_files(const struct zl_job *job, int root, struct zl_setup_error
 
 static int bring_lo_up(void)
 {
+    enum { LO = 1 }; /* its index in every namespace (the kernel's LOOPBACK_IFINDEX) */
     zl_auto_close int nl = zl_netlink_open();
-    int lo = nl < 0 ? nl : zl_link_index(nl, "lo");
-    return lo < 0 ? lo : zl_link_up(nl, (unsigned)lo);
+    return nl < 0 ? nl : zl_link_up(nl, LO);
 }
 
 /* The new root, mounted and opened, with the paths of who made us. */
@@ -199,8 +199,22 @@ static int fill_root(const struct zl_job *job, const struct zl_setup_options *o,
     return 0;
 }
 
+/* One empty file system hides all folders. */
+static int hide_folder(int root, int at, const char *path, int *empty)
+{
+    char source[40];
+    if (*empty >= 0) {
+        snprintf(source, sizeof source, "/proc/self/fd/%d", *empty);
+        return zl_setup_mount_on(at, source, NULL, MS_BIND, NULL);
+    }
+    int r = zl_setup_mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555");
+    *empty = r < 0 ? -EBADF : zl_open_beneath(root, path, O_PATH);
+    return r;
+}
+
 static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
 {
+    int empty = -EBADF;
     zl_auto_close int root = zl_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
     zl_auto_close int null = zl_open_beneath(root, "dev/null", O_PATH);
     struct stat st;
@@ -213,11 +227,12 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
         int r = at < 0 || fstat(at, &st) < 0 ? -EIO
-                : S_ISDIR(st.st_mode)        ? zl_setup_mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555")
+                : S_ISDIR(st.st_mode)        ? hide_folder(root, at, *p, &empty)
                                              : zl_setup_mount_on(at, source, NULL, MS_BIND, NULL);
         if (r < 0)
             return zl_setup_fail(err, r, "mask %s", *p);
     }
+    zl_close(empty);
     for (const char *const *p = job->readonly; *p; p++) {
         char self[40];
         zl_auto_close int at = zl_open_beneath(root, *p, O_PATH);
