@@ -76,6 +76,54 @@ uint64_t zl_runtime_stats(struct zl_runtime *rt, const char *id, zl_rt_done done
     return submit(rt, (struct zl_rt_req){ .kind = ZL_RT_STATS, .id = id }, done, arg);
 }
 
+uint64_t zl_runtime_pause(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg)
+{
+    return submit(rt, (struct zl_rt_req){ .kind = ZL_RT_PAUSE, .id = id }, done, arg);
+}
+
+uint64_t zl_runtime_resume(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg)
+{
+    return submit(rt, (struct zl_rt_req){ .kind = ZL_RT_RESUME, .id = id }, done, arg);
+}
+
+uint64_t zl_runtime_top(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg)
+{
+    return submit(rt, (struct zl_rt_req){ .kind = ZL_RT_TOP, .id = id }, done, arg);
+}
+
+struct zl_rt_session *zl_runtime_session(struct zl_runtime *rt, const char *id, const struct zl_rt_session_spec *spec,
+                                         const struct zl_rt_session_events *events, void *arg)
+{
+    return rt->ops->session(rt, id, spec, events, arg);
+}
+
+int zl_rt_session_write(struct zl_rt_session *s, struct zl_str bytes)
+{
+    return s->ops->write(s, bytes);
+}
+
+void zl_rt_session_end_input(struct zl_rt_session *s)
+{
+    s->ops->end_input(s);
+}
+
+void zl_rt_session_resize(struct zl_rt_session *s, unsigned rows, unsigned columns)
+{
+    s->ops->resize(s, rows, columns);
+}
+
+void zl_rt_session_hold(struct zl_rt_session *s, bool on)
+{
+    s->ops->hold(s, on);
+}
+
+struct zl_rt_session *zl_rt_session_close(struct zl_rt_session *s)
+{
+    if (s)
+        s->ops->close(s);
+    return NULL;
+}
+
 struct zl_runtime *zl_runtime_close(struct zl_runtime *rt)
 {
     if (rt)

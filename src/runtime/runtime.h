@@ -61,6 +61,9 @@ struct zl_rt_spec {
     uint64_t log_max_bytes;  /* of one file; 0: 16 MiB */
     unsigned log_max_files;  /* the current one included, at least 2; 0: 4 */
     bool unconfined_seccomp; /* no seccomp filter */
+    bool open_stdin;         /* its input is what attached sessions send; else it is empty */
+    bool tty;                /* a terminal instead of streams: all output is stdout's */
+    unsigned rows, columns;  /* of the terminal; 0: not known yet */
 };
 
 /* The name of the node's end of an instance's link: "zr" and the first 10 digits of its id. */
@@ -90,6 +93,7 @@ struct zl_rt_instance {
     struct in_addr address; /* 0: none */
     uint64_t created_at_ms;
     enum zl_rt_state state;
+    bool paused;                  /* of one that is running */
     pid_t pid;                    /* of the first process; 0 unless created or running */
     struct zl_rt_outcome outcome; /* when exited */
 };
@@ -102,10 +106,11 @@ struct zl_rt_list {
 struct zl_rt_exec {
     const char *const *argv;
     unsigned nargv;
-    const char *const *env; /* beside the container's own, which it overrides */
+    const char *const *env; /* beside the container's own, which it overrides; "NAME" alone takes one away */
     unsigned nenv;
     const char *cwd;           /* NULL: the container's */
     const char *user;          /* NULL: the container's */
+    bool privileged;           /* every capability there is, for root; the system-call filter stays */
     uint64_t output_max_bytes; /* of both streams together; 0: 1 MiB. More is cut off and `truncated` set. */
 };
 struct zl_rt_exec_result {
@@ -115,10 +120,65 @@ struct zl_rt_exec_result {
     bool truncated;
 };
 
+/* Counters that the machine does not have are 0. */
 struct zl_rt_stats {
     uint64_t cpu_usec, memory_bytes, pids;
     uint64_t memory_limit; /* UINT64_MAX: none */
+    uint64_t pids_limit;   /* UINT64_MAX: none */
     uint64_t oom_kills;
+    uint64_t cpu_total_ns, cpu_system_ns;
+    uint32_t online_cpus;
+    uint64_t net_rx_bytes, net_tx_bytes; /* of every link but lo */
+    uint64_t block_read_bytes, block_write_bytes;
+    uint64_t taken_at_ms; /* wall clock */
+};
+
+struct zl_rt_process {
+    pid_t pid, ppid; /* as the host counts */
+    uid_t uid;
+    uint64_t started_at_ms, cpu_ns, memory_bytes;
+    struct zl_str command; /* arguments with blanks between them, at most 512 bytes, any bytes */
+};
+struct zl_rt_processes {
+    const struct zl_rt_process *v;
+    unsigned n;
+    uint64_t total; /* may be more than are told (256) */
+};
+
+/*
+ * A session: a command with live streams, or the container's own streams. Its life: session → opened → output … →
+ * ended, once, after which nothing comes; or closed before, which no event follows. A command without a terminal goes
+ * on when its session is closed, its input at an end and its output lost; one with a terminal is hung up on (SIGHUP).
+ */
+struct zl_rt_session_spec {
+    const struct zl_rt_exec *exec; /* NULL: the container's own; output_max_bytes is not looked at */
+    bool input;                    /* the command has one; attached: input is sent */
+    bool tty;                      /* of a command */
+    unsigned rows, columns;
+};
+struct zl_rt_session_end {
+    int code, signal; /* the command's or, attached, the container's */
+};
+struct zl_rt_session_events {
+    void (*opened)(void *arg);
+    void (*output)(void *arg, bool is_stderr, struct zl_str bytes);
+    /* So many bytes of an attached stream are missing here: this session did not keep up (the log has them). */
+    void (*lost)(void *arg, bool is_stderr, uint64_t bytes);
+    void (*writable)(void *arg); /* after a write that was not taken: now one is */
+    /* err->code is 0 when there is an end. The session is to be closed, now or later. */
+    void (*ended)(void *arg, const struct zl_err *err, const struct zl_rt_session_end *end);
+};
+struct zl_rt_session;
+struct zl_rt_session_ops {
+    int (*write)(struct zl_rt_session *s, struct zl_str bytes);
+    void (*end_input)(struct zl_rt_session *s);
+    void (*resize)(struct zl_rt_session *s, unsigned rows, unsigned columns);
+    void (*hold)(struct zl_rt_session *s, bool on);
+    void (*close)(struct zl_rt_session *s);
+};
+/* The head of every back end's own struct. */
+struct zl_rt_session {
+    const struct zl_rt_session_ops *ops;
 };
 
 enum zl_rt_kind {
@@ -129,6 +189,10 @@ enum zl_rt_kind {
     ZL_RT_REMOVE,
     ZL_RT_EXEC,
     ZL_RT_STATS,
+    ZL_RT_PAUSE,
+    ZL_RT_RESUME,
+    ZL_RT_TOP,
+    ZL_RT_SESSION, /* no request: zl_runtime_session */
     ZL_RT_KIND_COUNT
 };
 
@@ -150,6 +214,7 @@ struct zl_rt_reply {
         struct zl_rt_list list;
         struct zl_rt_exec_result exec;
         struct zl_rt_stats stats;
+        struct zl_rt_processes top;
     };
 };
 
@@ -174,6 +239,9 @@ struct zl_runtime_ops {
     /* The completion runs with ZL_E_CANCELLED, if it has not run; what the call did meanwhile is not undone, except
      * that a cancelled create leaves nothing. An unknown number is ignored. */
     void (*cancel)(struct zl_runtime *rt, uint64_t call);
+    /* Only where `caps` has ZL_RT_SESSION. */
+    struct zl_rt_session *(*session)(struct zl_runtime *rt, const char *id, const struct zl_rt_session_spec *spec,
+                                     const struct zl_rt_session_events *events, void *arg);
     /* The one receiver of events; NULL: none. */
     void (*watch)(struct zl_runtime *rt, zl_rt_watch fn, void *arg);
     /* Containers go on. Open calls are completed with ZL_E_CANCELLED first. */
@@ -197,7 +265,7 @@ uint64_t zl_runtime_list(struct zl_runtime *rt, zl_rt_done done, void *arg);
 uint64_t zl_runtime_create(struct zl_runtime *rt, const struct zl_rt_spec *spec, zl_rt_done done, void *arg);
 /* ZL_E_START_FAILED (and the two of a command): the instance is then exited, with runtime_error. */
 uint64_t zl_runtime_start(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg);
-/* Success when it has exited already. */
+/* Success when it has exited already. SIGKILL resumes a paused one; other signals wait for that. */
 uint64_t zl_runtime_kill(struct zl_runtime *rt, const char *id, int signal, bool all, zl_rt_done done, void *arg);
 /* Ends what still runs, proves the cgroup empty, removes the folder. An unknown id is success. */
 uint64_t zl_runtime_remove(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg);
@@ -205,6 +273,22 @@ uint64_t zl_runtime_remove(struct zl_runtime *rt, const char *id, zl_rt_done don
 uint64_t zl_runtime_exec(struct zl_runtime *rt, const char *id, const struct zl_rt_exec *exec, zl_rt_done done,
                          void *arg);
 uint64_t zl_runtime_stats(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg);
+/* Freezes every process. ZL_E_CONFLICT when it does not run, or is (resume: is not) paused already. */
+uint64_t zl_runtime_pause(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg);
+uint64_t zl_runtime_resume(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg);
+/* Every process of it. */
+uint64_t zl_runtime_top(struct zl_runtime *rt, const char *id, zl_rt_done done, void *arg);
+/* Never NULL; what can't be is told by `ended`, later. The caller closes it before the runtime. */
+struct zl_rt_session *zl_runtime_session(struct zl_runtime *rt, const char *id, const struct zl_rt_session_spec *spec,
+                                         const struct zl_rt_session_events *events, void *arg) ZL_MUST;
+/* All bytes are taken (0), or none (-EAGAIN: too much is waiting; `writable` will come). */
+int zl_rt_session_write(struct zl_rt_session *s, struct zl_str bytes) ZL_MUST;
+void zl_rt_session_end_input(struct zl_rt_session *s);
+void zl_rt_session_resize(struct zl_rt_session *s, unsigned rows, unsigned columns);
+/* No output until it is taken off again; a command waits then, an attached stream loses. */
+void zl_rt_session_hold(struct zl_rt_session *s, bool on);
+/* Takes NULL; returns NULL. May be called from its events. */
+struct zl_rt_session *zl_rt_session_close(struct zl_rt_session *s);
 static inline void zl_runtime_cancel(struct zl_runtime *rt, uint64_t call)
 {
     rt->ops->cancel(rt, call);

@@ -88,13 +88,14 @@ static void remove_folders(void)
 
 bool shim_drain(struct shim *s, unsigned stream)
 {
-    static char piece[SHIM_LOG_BATCH / 2];
+    static char piece[SHIM_LOG_BATCH / 4];
     int *fd = stream ? &s->setup.err : &s->setup.out;
     if (*fd < 0)
         return false;
     ssize_t n = read(*fd, piece, sizeof piece);
     if (n > 0) {
         shim_log_feed(&s->log, stream, zl_str_n(piece, (size_t)n), zl_clock_mono_ms());
+        shim_attach_output(s, stream, zl_str_n(piece, (size_t)n));
         return true;
     }
     if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -204,6 +205,8 @@ static ZL_NORETURN void serve(struct shim *s)
         if (s->gate_open)
             shim_poll_add(&p, ZL_SH_FD_GATE, POLLIN);
         shim_server_poll(s, &p);
+        shim_exec_poll(s, &p);
+        shim_input_poll(&s->in, &p);
         if (poll(p.fds, p.n, wait) < 0)
             continue;
         if (s->phase == SHIM_RUNNING && (s->oom_fd >= 0 || s->oom_watch_until))
@@ -231,6 +234,38 @@ static void prepare(void)
     umask(0022);
 }
 
+/* The container up to its gate, and our ends of its streams: two pipes, or its terminal. */
+static int set_up(struct shim *s, const struct zl_cgroup *cgroup, struct zl_setup_error *err)
+{
+    int console[2] = { -EBADF, -EBADF };
+    if (s->job.terminal && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console) < 0)
+        return zl_setup_fail(err, -errno, "make a socket for the terminal");
+    struct zl_setup_options o = { .dir = ZL_SH_FD_DIR, .cgroup = cgroup, .console = console[1], .starter = -EBADF };
+    int r = zl_setup_create(&s->job, &o, &s->setup, err);
+    if (r == 0 && s->job.terminal) {
+        s->setup.out = zl_close(s->setup.out);
+        s->setup.err = zl_close(s->setup.err);
+        s->setup.in = zl_close(s->setup.in);
+        r = shim_receive_terminal(console[0], &s->setup.out);
+        if (r == 0 && s->job.open_stdin)
+            r = s->setup.in = fcntl(s->setup.out, F_DUPFD_CLOEXEC, 3);
+        if (r < 0)
+            ZL_IGNORE(zl_setup_fail(err, r, "receive the terminal"));
+        if (r < 0)
+            zl_setup_abort(&s->setup);
+    }
+    zl_close(console[0]);
+    zl_close(console[1]);
+    if (r < 0)
+        return r;
+    s->in.fd = ZL_TAKE_FD(s->setup.in);
+    const int ours[] = { s->setup.out, s->setup.err, s->in.fd };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(ours); i++)
+        if (ours[i] >= 0)
+            ZL_IGNORE(zl_set_nonblock(ours[i], true));
+    return 0;
+}
+
 int main(void)
 {
     static struct shim s;
@@ -251,16 +286,13 @@ int main(void)
     zl_phase("shim.loaded");
     struct zl_cgroup cgroup;
     r = r < 0 ? r : make_cgroup(&s.job, &cgroup, &err);
-    struct zl_setup_options o = { .dir = ZL_SH_FD_DIR, .cgroup = &cgroup, .starter = -EBADF };
-    r = r < 0 ? r : zl_setup_create(&s.job, &o, &s.setup, &err);
+    r = r < 0 ? r : set_up(&s, &cgroup, &err);
     if (r < 0) {
         tell(&s, ZL_SH_FAILED, &err);
         remove_link(&s);
         remove_folders();
         return 1;
     }
-    ZL_IGNORE(zl_set_nonblock(s.setup.out, true));
-    ZL_IGNORE(zl_set_nonblock(s.setup.err, true));
     r = shim_record_state(&s);
     if (r < 0) {
         ZL_IGNORE(zl_setup_fail(&err, r, "write the state"));

@@ -2,9 +2,7 @@
 #include "base/clock.h"
 #include "shim/shim.h"
 
-#include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 void shim_poll_add(struct shim_poll *p, int fd, short events)
@@ -17,16 +15,17 @@ void shim_server_init(struct shim *s)
 {
     for (unsigned i = 0; i < SHIM_CONNS; i++)
         s->conns[i].fd = -EBADF;
+    s->in.fd = -EBADF;
 }
 
 static void drop(struct shim_conn *c)
 {
     if (c->exec)
-        shim_exec_drop(c);
+        shim_exec_leave(c->exec);
     zl_buf_done(&c->in);
     zl_buf_done(&c->out);
-    c->fd = zl_close(c->fd);
-    c->waiting = c->closing = false;
+    zl_close(c->fd);
+    *c = (struct shim_conn){ .fd = -EBADF };
 }
 
 /* Only root and our own user may speak here; the socket's mode says so too. */
@@ -52,6 +51,17 @@ static void accept_all(struct shim *s)
     }
 }
 
+static bool in_session(const struct shim_conn *c)
+{
+    return c->attached || (c->exec && c->exec->session);
+}
+
+/* Whether more of it is read now. Requests behind a command that is no session are read, up to a limit, and wait. */
+static bool reads(const struct shim *s, const struct shim_conn *c)
+{
+    return !in_session(c) || shim_session_open(s, c);
+}
+
 void shim_server_poll(struct shim *s, struct shim_poll *p)
 {
     bool room = false;
@@ -61,9 +71,7 @@ void shim_server_poll(struct shim *s, struct shim_poll *p)
             room = true;
             continue;
         }
-        shim_poll_add(p, c->fd, (short)(POLLIN | (c->out.n ? POLLOUT : 0)));
-        if (c->exec)
-            shim_exec_poll(c, p);
+        shim_poll_add(p, c->fd, (short)((reads(s, c) ? POLLIN : 0) | (c->out.n ? POLLOUT : 0)));
     }
     if (room)
         shim_poll_add(p, ZL_SH_FD_LISTEN, POLLIN);
@@ -77,89 +85,51 @@ void shim_conn_error(struct shim_conn *c, int code, const char *text)
     zl_frame_end(&c->out, f);
 }
 
-static void reply_info(struct shim *s, struct shim_conn *c)
+void shim_conn_reply(struct shim_conn *c, uint16_t type)
 {
-    size_t f = zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_INFO);
-    zl_record_add_u64(&c->out, ZL_SH_R_PID, (uint64_t)s->setup.pid);
-    zl_record_add_u64(&c->out, ZL_SH_R_START_TIME, s->setup.start_time);
-    zl_record_add_str(&c->out, ZL_SH_R_PHASE, zl_str(shim_phase_name(s->phase)));
-    zl_record_add_u64(&c->out, ZL_SH_R_SHIM_PID, (uint64_t)getpid());
-    zl_frame_end(&c->out, f);
-}
-
-static void reply_stats(struct shim *s, struct shim_conn *c)
-{
-    struct zl_cgroup_stats st = { 0 };
-    uint64_t kills = s->oom_seen;
-    int r = zl_cgroup_stats(&s->setup.cgroup, &st);
-    if (r < 0) {
-        shim_conn_error(c, r, "read the cgroup's counters");
-        return;
-    }
-    ZL_IGNORE(zl_cgroup_oom_kills(&s->setup.cgroup, &kills));
-    size_t f = zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_STATS);
-    zl_record_add_u64(&c->out, ZL_SH_R_CPU_USEC, st.cpu_usec);
-    zl_record_add_u64(&c->out, ZL_SH_R_MEMORY, st.memory_bytes);
-    zl_record_add_u64(&c->out, ZL_SH_R_MEMORY_LIMIT, st.memory_limit);
-    zl_record_add_u64(&c->out, ZL_SH_R_PIDS, st.pids);
-    zl_record_add_u64(&c->out, ZL_SH_R_OOM_KILLS, kills);
-    zl_frame_end(&c->out, f);
-}
-
-static void reply_kill(struct shim *s, struct shim_conn *c, struct zl_str body)
-{
-    struct zl_record r;
-    uint64_t signum = 0, all = 0;
-    while (zl_record_next(&body, &r) > 0) {
-        if (r.type == ZL_SH_R_SIGNAL && zl_record_u64(&r, &signum) < 0)
-            signum = 0;
-        if (r.type == ZL_SH_R_ALL && zl_record_u64(&r, &all) < 0)
-            all = 0;
-    }
-    if (signum == 0 || signum > 64) {
-        shim_conn_error(c, ZL_E_INVALID, "no such signal");
-        return;
-    }
-    if (signum == SIGKILL) {
-        shim_oom_look(s); /* what the kernel killed before us was not killed by us */
-        s->killed = true;
-    }
-    int e = 0;
-    if (all)
-        e = signum == SIGKILL ? zl_cgroup_kill(&s->setup.cgroup) : zl_cgroup_signal(&s->setup.cgroup, (int)signum);
-    else if (syscall(SYS_pidfd_send_signal, s->setup.pidfd, (int)signum, NULL, 0) < 0 && errno != ESRCH)
-        e = -errno;
-    if (e < 0) {
-        shim_conn_error(c, e, "send the signal");
-        return;
-    }
-    zl_frame_end(&c->out, zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_OK));
+    zl_frame_end(&c->out, zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, type));
 }
 
 static void request(struct shim *s, struct shim_conn *c, const struct zl_frame *f)
 {
+    bool runs = s->phase == SHIM_RUNNING;
     switch (f->type) {
     case ZL_SH_INFO:
-        reply_info(s, c);
-        break;
+        shim_answer_info(s, c);
+        return;
     case ZL_SH_STATS:
-        reply_stats(s, c);
-        break;
+        shim_answer_stats(s, c);
+        return;
     case ZL_SH_KILL:
-        reply_kill(s, c, f->body);
-        break;
+        shim_answer_kill(s, c, f->body);
+        return;
     case ZL_SH_WAIT:
         c->waiting = true;
-        break;
+        return;
+    case ZL_SH_ATTACH: /* also before the start, so that nothing is missed */
+        shim_attach(s, c, f->body);
+        return;
+    case ZL_SH_PAUSE:
+    case ZL_SH_RESUME:
+        shim_answer_pause(s, c, f->type == ZL_SH_PAUSE);
+        return;
     case ZL_SH_EXEC:
-        if (s->phase != SHIM_RUNNING)
-            shim_conn_error(c, ZL_E_CONFLICT, "the container is not running");
-        else if (shim_exec_start(s, c, f->body) < 0)
-            shim_conn_error(c, ZL_E_RUNTIME, "begin the command");
-        break;
+    case ZL_SH_TOP:
+        if (!runs)
+            shim_conn_error(c, ZL_E_CONFLICT, "do that: the container is not running");
+        else if (f->type == ZL_SH_EXEC)
+            shim_exec_start(s, c, f->body);
+        else
+            shim_top_start(s, c);
+        return;
+    case ZL_SH_INPUT:
+    case ZL_SH_INPUT_END:
+    case ZL_SH_RESIZE:
+        /* A session's last frames cross its end. */
+        return;
     default:
-        shim_conn_error(c, ZL_E_UNSUPPORTED, "this shim does not know that request");
-        break;
+        shim_conn_error(c, ZL_E_UNSUPPORTED, "do that: this shim does not know the request");
+        return;
     }
 }
 
@@ -174,27 +144,46 @@ static bool send_out(struct shim_conn *c)
     return true;
 }
 
-/* Requests that came while a command runs wait in `in`; a sender that goes on regardless is cut off at the limit. */
+/* Acts on every whole frame that may be acted on now. */
+static void act(struct shim *s, struct shim_conn *c)
+{
+    while (!c->closing && (in_session(c) ? shim_session_open(s, c) : !c->exec && c->out.n < SHIM_OUT_MAX)) {
+        struct zl_frame f;
+        ssize_t size = zl_frame_parse(zl_buf_view(&c->in), ZL_SH_MAGIC, ZL_SH_REQUEST_MAX, &f);
+        int bad = 0;
+        if (size == 0)
+            return;
+        if (size > 0 && in_session(c))
+            bad = shim_session_frame(s, c, &f);
+        else if (size > 0)
+            request(s, c, &f);
+        if (size < 0 || bad < 0) {
+            shim_conn_error(c, size < 0 ? ZL_E_PROTOCOL : bad,
+                            size < 0 ? "read what is no frame" : "take that in a session");
+            c->closing = true;
+            return;
+        }
+        zl_buf_drop(&c->in, (size_t)size);
+    }
+}
+
+/* False when the client has gone. */
 static bool receive(struct shim *s, struct shim_conn *c)
 {
     static char piece[16384];
-    ssize_t n;
-    while ((n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT)) > 0) {
+    ssize_t n = -1;
+    errno = EAGAIN;
+    act(s, c);
+    while (reads(s, c) && !c->closing && (n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT)) > 0) {
         zl_buf_add(&c->in, piece, (size_t)n);
-        if (c->in.n > 2 * (size_t)ZL_SH_REQUEST_MAX)
+        act(s, c);
+        if (c->in.n > 2 * (size_t)ZL_SH_REQUEST_MAX) /* a sender that goes on and on while it is to wait */
             return false;
     }
-    bool open = n < 0 && (errno == EAGAIN || errno == EINTR);
-    while (!c->exec && c->out.n < SHIM_OUT_MAX) {
-        struct zl_frame f;
-        ssize_t size = zl_frame_parse(zl_buf_view(&c->in), ZL_SH_MAGIC, ZL_SH_REQUEST_MAX, &f);
-        if (size < 0)
-            return false;
-        if (size == 0)
-            break;
-        request(s, c, &f);
-        zl_buf_drop(&c->in, (size_t)size);
-    }
+    bool open = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+    struct pollfd gone = { .fd = c->fd }; /* who is not read from is seen to leave nevertheless */
+    if (open && !reads(s, c) && poll(&gone, 1, 0) > 0 && gone.revents & (POLLHUP | POLLERR))
+        open = false;
     if (c->in.n == 0)
         zl_buf_done(&c->in);
     return open;
@@ -203,54 +192,62 @@ static bool receive(struct shim *s, struct shim_conn *c)
 void shim_server_step(struct shim *s)
 {
     accept_all(s);
+    (void)shim_exec_step(s);
     for (unsigned i = 0; i < SHIM_CONNS; i++) {
         struct shim_conn *c = &s->conns[i];
         if (c->fd < 0)
             continue;
-        if (c->exec)
-            shim_exec_step(s, c);
         bool open = receive(s, c);
-        if (!send_out(c) || !open)
+        if (!send_out(c) || !open || c->closing) {
             drop(c);
-        else if (c->out.n == 0)
+            continue;
+        }
+        if (c->attached)
+            shim_attach_step(c);
+        if (c->out.n == 0)
             zl_buf_done(&c->out);
     }
+    shim_input_step(&s->in, s->job.terminal != 0);
+}
+
+static void tell_outcome(const struct shim *s, struct shim_conn *c)
+{
+    const struct shim_outcome *o = &s->outcome;
+    size_t f = zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_EXITED);
+    zl_record_add_str(&c->out, ZL_SH_R_REASON, zl_str(shim_reason_name(o->reason)));
+    zl_record_add_u64(&c->out, ZL_SH_R_CODE, (uint64_t)(int64_t)o->code);
+    zl_record_add_u64(&c->out, ZL_SH_R_SIGNAL, (uint64_t)o->signal);
+    zl_record_add_u64(&c->out, ZL_SH_R_OOM_KILLS, o->oom_kills);
+    zl_record_add_u64(&c->out, ZL_SH_R_FINISHED_MS, o->finished_ms);
+    zl_frame_end(&c->out, f);
 }
 
 void shim_server_finish(struct shim *s)
 {
     uint64_t deadline = zl_clock_mono_ms() + 1000;
-    for (unsigned i = 0; i < SHIM_CONNS; i++) {
-        struct shim_conn *c = &s->conns[i];
-        if (c->fd < 0 || !c->waiting)
-            continue;
-        size_t f = zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_EXITED);
-        zl_record_add_str(&c->out, ZL_SH_R_REASON, zl_str(shim_reason_name(s->outcome.reason)));
-        zl_record_add_u64(&c->out, ZL_SH_R_CODE, (uint64_t)(int64_t)s->outcome.code);
-        zl_record_add_u64(&c->out, ZL_SH_R_SIGNAL, (uint64_t)s->outcome.signal);
-        zl_record_add_u64(&c->out, ZL_SH_R_OOM_KILLS, s->outcome.oom_kills);
-        zl_record_add_u64(&c->out, ZL_SH_R_FINISHED_MS, s->outcome.finished_ms);
-        zl_frame_end(&c->out, f);
-    }
+    bool told[SHIM_CONNS] = { false };
     for (bool busy = true; busy && zl_clock_mono_ms() < deadline;) {
-        busy = false;
         struct shim_poll p = { .n = 0 };
+        busy = shim_exec_step(s);
         for (unsigned i = 0; i < SHIM_CONNS; i++) {
             struct shim_conn *c = &s->conns[i];
             if (c->fd < 0)
                 continue;
-            if (c->exec)
-                shim_exec_step(s, c);
+            if (c->attached)
+                shim_attach_step(c);
+            if (!told[i] && (c->waiting || c->attached) && !c->lost[0] && !c->lost[1]) {
+                tell_outcome(s, c);
+                told[i] = true;
+            }
             if (!send_out(c)) {
                 drop(c);
                 continue;
             }
             if (c->out.n)
                 shim_poll_add(&p, c->fd, POLLOUT);
-            if (c->exec)
-                shim_exec_poll(c, &p);
-            busy |= c->out.n > 0 || c->exec;
+            busy |= c->out.n > 0 || c->lost[0] || c->lost[1];
         }
+        shim_exec_poll(s, &p);
         if (busy)
             (void)poll(p.fds, p.n, 100);
     }

@@ -16,16 +16,27 @@
  *   forever             wait for SIGTERM, then end with 0
  *   until-term CODE     wait for SIGTERM, then end with CODE
  *   until-signal N      wait for that signal and no other, say so, end
+ *   echo                write what is read to the other end, until its end; then "end"
+ *   slow-echo MS        the same, with a pause before
+ *   fill KIB            write so much of a pattern to stdout at once
+ *   hex TEXT            write the bytes of that many hexadecimal digits
+ *   touch PATH          make a file
+ *   tty                 say whether input is a terminal, its size, whether it is the controlling one
+ *   size                say the terminal's size whenever it changes, for ever
+ *   orphan MS           a child's child stays for so long, its parent ends at once
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -220,6 +231,85 @@ static void get(const char *where)
     close(fd);
 }
 
+static void write_all(const void *p, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t w = write(1, (const char *)p + done, n - done);
+        if (w < 0 && errno != EINTR)
+            exit(1);
+        done += w > 0 ? (size_t)w : 0;
+    }
+}
+
+static void echo(void)
+{
+    char buf[4096];
+    ssize_t n;
+    while ((n = read(0, buf, sizeof buf)) > 0 || (n < 0 && errno == EINTR))
+        write_all(buf, n > 0 ? (size_t)n : 0);
+    dprintf(1, "end\n");
+}
+
+/* Byte i is i mod 251, as tests expect it. */
+static void fill(long kib)
+{
+    static unsigned char block[251 * 256];
+    for (size_t i = 0; i < sizeof block; i++)
+        block[i] = (unsigned char)(i % 251);
+    for (size_t left = (size_t)kib * 1024; left > 0;) {
+        size_t n = left < sizeof block ? left : sizeof block;
+        write_all(block, n);
+        left -= n;
+    }
+}
+
+static void hex(const char *text)
+{
+    for (; text[0] && text[1]; text += 2) {
+        char two[3] = { text[0], text[1], 0 }, byte = (char)strtol(two, NULL, 16);
+        write_all(&byte, 1);
+    }
+}
+
+static void say_size(void)
+{
+    struct winsize w = { 0 };
+    int r = ioctl(0, TIOCGWINSZ, &w);
+    dprintf(1, "size %d %d %d\n", r, w.ws_row, w.ws_col);
+}
+
+static void on_size(int sig)
+{
+    (void)sig;
+    say_size();
+}
+
+static void tty(void)
+{
+    int fd = open("/dev/tty", O_RDWR);
+    struct stat st = { 0 };
+    dprintf(1, "tty %d %d %d controlling %s leader %s", isatty(0), isatty(1), isatty(2), fd >= 0 ? "yes" : "no",
+            getsid(0) == getpid() ? "yes" : "no");
+    (void)fstat(0, &st);
+    dprintf(1, " owner %d\n", (int)st.st_uid);
+    close(fd);
+    say_size();
+}
+
+static void orphan(long ms)
+{
+    if (fork() == 0) {
+        if (fork() == 0) {
+            close(0);
+            close(1);
+            close(2);
+            pause_ms(ms);
+        }
+        _exit(0);
+    }
+    (void)wait(NULL);
+}
+
 int main(int argc, char **argv)
 {
     struct sigaction sa = { .sa_handler = on_term };
@@ -230,6 +320,22 @@ int main(int argc, char **argv)
         if (strcmp(verb, "forever") == 0) {
             while (!stop)
                 pause_ms(1000);
+            return 0;
+        }
+        if (strcmp(verb, "echo") == 0) {
+            echo();
+            continue;
+        }
+        if (strcmp(verb, "tty") == 0) {
+            tty();
+            continue;
+        }
+        if (strcmp(verb, "size") == 0) {
+            struct sigaction resized = { .sa_handler = on_size };
+            sigaction(SIGWINCH, &resized, NULL);
+            say_size();
+            while (!stop)
+                pause();
             return 0;
         }
         const char *arg = i + 1 < argc ? argv[++i] : "";
@@ -245,6 +351,19 @@ int main(int argc, char **argv)
             lines(number(arg));
         } else if (strcmp(verb, "sleep") == 0) {
             pause_ms(number(arg));
+        } else if (strcmp(verb, "slow-echo") == 0) {
+            pause_ms(number(arg));
+            echo();
+        } else if (strcmp(verb, "fill") == 0) {
+            fill(number(arg));
+        } else if (strcmp(verb, "hex") == 0) {
+            hex(arg);
+        } else if (strcmp(verb, "touch") == 0) {
+            int fd = open(arg, O_WRONLY | O_CREAT, 0644);
+            if (fd < 0 || close(fd) < 0)
+                return 1;
+        } else if (strcmp(verb, "orphan") == 0) {
+            orphan(number(arg));
         } else if (strcmp(verb, "alloc") == 0) {
             alloc(number(arg));
         } else if (strcmp(verb, "child-alloc") == 0) {

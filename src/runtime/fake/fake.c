@@ -123,6 +123,7 @@ static void ended(struct fake *f, struct instance *i, struct zl_rt_outcome o)
 {
     i->info.state = ZL_RT_EXITED;
     i->info.pid = 0;
+    i->info.paused = false;
     i->ends_ms = UINT64_MAX;
     o.finished_at_ms = f->now_ms;
     i->info.outcome = o;
@@ -185,18 +186,32 @@ static int do_start(struct fake *f, struct call *c, struct instance *i, struct z
 }
 
 /* The effect of a call, when it is due. */
-static int run_call(struct fake *f, struct call *c, struct zl_rt_reply *reply, struct zl_err *err)
+static int run_call(struct fake *f, struct call *c, struct zl_rt_reply *reply, struct zl_rt_process *process,
+                    struct zl_err *err)
 {
     struct instance *i = find(f, c->id);
     if (c->forced)
         return zl_fail(err, c->forced, "failed as it was told to");
-    if (!i && (c->kind == ZL_RT_START || c->kind == ZL_RT_KILL || c->kind == ZL_RT_EXEC || c->kind == ZL_RT_STATS))
+    bool running = c->kind == ZL_RT_EXEC || c->kind == ZL_RT_STATS || c->kind == ZL_RT_PAUSE ||
+                   c->kind == ZL_RT_RESUME || c->kind == ZL_RT_TOP;
+    if (!i && (c->kind == ZL_RT_START || c->kind == ZL_RT_KILL || running))
         return zl_fail(err, ZL_E_NOT_FOUND, "there is no instance %s", c->id);
-    if (i && i->info.state != ZL_RT_RUNNING && (c->kind == ZL_RT_EXEC || c->kind == ZL_RT_STATS))
+    if (i && i->info.state != ZL_RT_RUNNING && running)
         return zl_fail(err, ZL_E_CONFLICT, "instance %s does not run", c->id);
     switch (c->kind) {
     case ZL_RT_LIST:
+    case ZL_RT_SESSION:
     case ZL_RT_KIND_COUNT:
+        break;
+    case ZL_RT_PAUSE:
+    case ZL_RT_RESUME:
+        if (i->info.paused == (c->kind == ZL_RT_PAUSE))
+            return zl_fail(err, ZL_E_CONFLICT, "instance %s is%s paused", c->id, i->info.paused ? "" : " not");
+        i->info.paused = c->kind == ZL_RT_PAUSE;
+        break;
+    case ZL_RT_TOP:
+        *process = (struct zl_rt_process){ .pid = i->info.pid, .command = ZL_STR("/workload") };
+        reply->top = (struct zl_rt_processes){ .v = process, .n = 1, .total = 1 };
         break;
     case ZL_RT_CREATE:
         return do_create(f, c, err);
@@ -221,6 +236,7 @@ static int run_call(struct fake *f, struct call *c, struct zl_rt_reply *reply, s
     case ZL_RT_STATS:
         reply->stats.pids = 1;
         reply->stats.memory_bytes = 1 << 20;
+        reply->stats.pids_limit = UINT64_MAX;
         reply->stats.memory_limit = i->memory_limit ? i->memory_limit : UINT64_MAX;
         break;
     }
@@ -238,9 +254,10 @@ static void call_free(struct call *c)
 static void complete(struct fake *f, struct call *c)
 {
     struct zl_rt_reply reply = { 0 };
+    struct zl_rt_process process;
     struct zl_err err = { 0 };
     unsigned n = 0;
-    int r = run_call(f, c, &reply, &err);
+    int r = run_call(f, c, &reply, &process, &err);
     for (struct instance *i = f->instances; i; i = i->next)
         n++;
     zl_auto_free struct zl_rt_instance *list = zl_xcalloc(n + 1, sizeof *list);
@@ -322,7 +339,7 @@ static struct instance *new_instance(const struct zl_rt_spec *spec)
 static unsigned fake_caps(const struct zl_runtime *rt)
 {
     (void)rt;
-    return (1u << ZL_RT_KIND_COUNT) - 1;
+    return ((1u << ZL_RT_KIND_COUNT) - 1) & ~(1u << ZL_RT_SESSION);
 }
 
 static uint64_t fake_submit(struct zl_runtime *rt, const struct zl_rt_req *req, zl_rt_done done, void *arg)

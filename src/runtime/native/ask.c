@@ -2,93 +2,43 @@
 
 #include "base/fd.h"
 #include "runtime/native/protocol.h"
+#include "runtime/native/replies.h"
 
-void native_take_error(struct zl_str body, int fallback, struct zl_err *err)
-{
-    struct zl_record r;
-    struct zl_str text = ZL_STR("do what was asked");
-    uint64_t code = 0;
-    while (zl_record_next(&body, &r) > 0) {
-        if (r.type == ZL_SH_R_CODE && zl_record_u64(&r, &code) < 0)
-            code = 0;
-        if (r.type == ZL_SH_R_TEXT)
-            text = zl_str_n(r.bytes.p, ZL_MIN(r.bytes.n, (size_t)200));
-    }
-    int c = (int)(int64_t)code;
-    if (c == -ENOSPC || c == -EDQUOT)
-        (void)zl_fail_errno(err, ZL_E_DISK_FULL, c, "could not %.*s", ZL_STR_FMT(text));
-    else if (c < 0 && c > -4096)
-        (void)zl_fail_errno(err, fallback, c, "could not %.*s", ZL_STR_FMT(text));
-    else
-        (void)zl_fail(err, c < -4096 ? c : fallback, "could not %.*s", ZL_STR_FMT(text));
-}
-
-void native_take_outcome(struct zl_str body, struct zl_rt_outcome *ret)
-{
-    struct zl_record r;
-    uint64_t v;
-    *ret = (struct zl_rt_outcome){ .reason = ZL_RT_REASON_RUNTIME_ERROR, .code = 255 };
-    while (zl_record_next(&body, &r) > 0) {
-        if (r.type == ZL_SH_R_REASON) {
-            for (int k = ZL_RT_REASON_EXITED; k <= (int)ZL_RT_REASON_RUNTIME_ERROR; k++)
-                if (zl_str_is(r.bytes, zl_rt_reason_name((enum zl_rt_reason)k)))
-                    ret->reason = (enum zl_rt_reason)k;
-            continue;
-        }
-        if (zl_record_u64(&r, &v) < 0)
-            continue;
-        if (r.type == ZL_SH_R_CODE)
-            ret->code = (int)v;
-        else if (r.type == ZL_SH_R_SIGNAL)
-            ret->signal = (int)v;
-        else if (r.type == ZL_SH_R_OOM_KILLS)
-            ret->oom_kills = v;
-        else if (r.type == ZL_SH_R_FINISHED_MS)
-            ret->finished_at_ms = v;
-    }
-}
-
-static void take_stats(struct zl_str body, struct zl_rt_stats *s)
-{
-    struct zl_record r;
-    uint64_t v;
-    while (zl_record_next(&body, &r) > 0) {
-        if (zl_record_u64(&r, &v) < 0)
-            continue;
-        if (r.type == ZL_SH_R_CPU_USEC)
-            s->cpu_usec = v;
-        else if (r.type == ZL_SH_R_MEMORY)
-            s->memory_bytes = v;
-        else if (r.type == ZL_SH_R_MEMORY_LIMIT)
-            s->memory_limit = v;
-        else if (r.type == ZL_SH_R_PIDS)
-            s->pids = v;
-        else if (r.type == ZL_SH_R_OOM_KILLS)
-            s->oom_kills = v;
-    }
-}
+#include <signal.h>
 
 static void take_output(struct call *c, struct zl_str body)
 {
-    struct zl_record r;
-    uint64_t stream = 1;
-    while (zl_record_next(&body, &r) > 0) {
-        if (r.type == ZL_SH_R_STREAM && zl_record_u64(&r, &stream) < 0)
-            return;
-        if (r.type != ZL_SH_R_DATA)
-            continue;
-        size_t room = (size_t)c->output_max - ZL_MIN((size_t)c->output_max, c->out.n + c->errs.n);
-        size_t take = ZL_MIN(r.bytes.n, room);
-        zl_buf_add(stream == 2 ? &c->errs : &c->out, r.bytes.p, take);
-        c->reply.exec.truncated |= take < r.bytes.n;
-    }
+    struct zl_sh_output o;
+    zl_sh_take_output(body, &o);
+    size_t room = (size_t)c->output_max - ZL_MIN((size_t)c->output_max, c->out.n + c->errs.n);
+    size_t take = ZL_MIN(o.data.n, room);
+    zl_buf_add(o.is_stderr ? &c->errs : &c->out, o.data.p, take);
+    c->reply.exec.truncated |= take < o.data.n;
+}
+
+/* The reply's views are of copies that the call owns. */
+static void take_processes(struct call *c, struct zl_str body)
+{
+    zl_buf_add_str(&c->errs, body);
+    zl_buf_reserve(&c->out, ZL_SH_PROCESSES_MAX * sizeof(struct zl_rt_process));
+    struct zl_rt_process *v = (void *)c->out.p;
+    struct zl_rt_processes *top = &c->reply.top;
+    top->n = zl_sh_take_processes(zl_buf_view(&c->errs), v, ZL_SH_PROCESSES_MAX, &top->total);
+    top->v = v;
+}
+
+static void done_well(struct call *c)
+{
+    struct instance *i = instance_find(c->n, c->id);
+    if (i && i->phase == I_RUNNING && (c->kind == ZL_RT_PAUSE || c->kind == ZL_RT_RESUME))
+        i->info.paused = c->kind == ZL_RT_PAUSE;
+    else if (i && c->kind == ZL_RT_KILL && c->resumes)
+        i->info.paused = false;
 }
 
 static void answered(void *arg, const struct zl_frame *f, int error)
 {
     struct call *c = arg;
-    uint64_t v;
-    struct zl_record r;
     if (!f) {
         c->conn = zl_rt_conn_free(c->conn);
         (void)error;
@@ -104,20 +54,19 @@ static void answered(void *arg, const struct zl_frame *f, int error)
         take_output(c, f->body);
         return;
     case ZL_SH_ERROR:
-        native_take_error(f->body, ZL_E_RUNTIME, &c->err);
+        zl_sh_take_error(f->body, ZL_E_RUNTIME, &c->err);
         break;
     case ZL_SH_STATS:
-        take_stats(f->body, &c->reply.stats);
+        zl_sh_take_stats(f->body, &c->reply.stats);
         break;
     case ZL_SH_EXEC_EXIT:
-        for (struct zl_str body = f->body; zl_record_next(&body, &r) > 0;) {
-            if (zl_record_u64(&r, &v) < 0)
-                continue;
-            if (r.type == ZL_SH_R_CODE)
-                c->reply.exec.code = (int)v;
-            else if (r.type == ZL_SH_R_SIGNAL)
-                c->reply.exec.signal = (int)v;
-        }
+        zl_sh_take_end(f->body, &c->reply.exec.code, &c->reply.exec.signal);
+        break;
+    case ZL_SH_PROCESSES:
+        take_processes(c, f->body);
+        break;
+    case ZL_SH_OK:
+        done_well(c);
         break;
     default:
         break;
@@ -170,16 +119,53 @@ void native_kill(struct native *n, struct call *c, int signum, bool all)
     zl_record_add_u64(&b, ZL_SH_R_SIGNAL, (uint64_t)signum);
     zl_record_add_u64(&b, ZL_SH_R_ALL, all);
     zl_frame_end(&b, f);
+    c->resumes = signum == SIGKILL;
     ask(n, c, &b);
 }
 
-void native_stats(struct native *n, struct call *c)
+void native_ask(struct native *n, struct call *c, uint16_t request)
 {
     zl_auto_buf b = ZL_BUF_INIT;
     if (!usable(n, c, true))
         return;
-    zl_frame_end(&b, zl_frame_begin(&b, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_STATS));
+    zl_frame_end(&b, zl_frame_begin(&b, ZL_SH_MAGIC, ZL_SH_VERSION, request));
     ask(n, c, &b);
+}
+
+static void add_texts(struct zl_buf *b, uint16_t type, const char *const *v, unsigned n)
+{
+    for (unsigned k = 0; k < n; k++)
+        zl_record_add_str(b, type, zl_str(v[k]));
+}
+
+int native_exec_request(struct zl_buf *b, const struct zl_rt_exec *exec, const struct zl_rt_session_spec *session,
+                        struct zl_err *err)
+{
+    const struct {
+        uint16_t type;
+        uint64_t value;
+    } facts[] = { { ZL_SH_R_PRIVILEGED, exec->privileged },      { ZL_SH_R_SESSION, session != NULL },
+                  { ZL_SH_R_TTY, session && session->tty },      { ZL_SH_R_STDIN, session && session->input },
+                  { ZL_SH_R_ROWS, session ? session->rows : 0 }, { ZL_SH_R_COLUMNS, session ? session->columns : 0 } };
+    if (exec->nargv == 0)
+        return zl_fail(err, ZL_E_INVALID, "there is no command");
+    if (exec->nargv > ZL_SH_ARGS_MAX || exec->nenv > ZL_SH_ENV_MAX)
+        return zl_fail(err, ZL_E_LIMIT, "a command takes at most %d arguments and %d variables", ZL_SH_ARGS_MAX,
+                       ZL_SH_ENV_MAX);
+    size_t f = zl_frame_begin(b, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_EXEC);
+    add_texts(b, ZL_SH_R_ARG, exec->argv, exec->nargv);
+    add_texts(b, ZL_SH_R_ENV, exec->env, exec->nenv);
+    if (exec->cwd)
+        zl_record_add_str(b, ZL_SH_R_CWD, zl_str(exec->cwd));
+    if (exec->user)
+        zl_record_add_str(b, ZL_SH_R_USER, zl_str(exec->user));
+    for (size_t k = 0; k < ZL_ARRAY_LEN(facts); k++)
+        if (facts[k].value)
+            zl_record_add_u64(b, facts[k].type, facts[k].value);
+    zl_frame_end(b, f);
+    if (b->n > ZL_SH_REQUEST_MAX)
+        return zl_fail(err, ZL_E_LIMIT, "the command and its environment are over %d bytes", ZL_SH_REQUEST_MAX);
+    return 0;
 }
 
 void native_exec(struct native *n, struct call *c, const struct zl_rt_exec *exec)
@@ -187,24 +173,9 @@ void native_exec(struct native *n, struct call *c, const struct zl_rt_exec *exec
     zl_auto_buf b = ZL_BUF_INIT;
     if (!usable(n, c, true))
         return;
-    if (exec->nargv == 0) {
-        call_fail(c, ZL_E_INVALID, "there is no command");
-        return;
-    }
     c->output_max = exec->output_max_bytes ? exec->output_max_bytes : 1 << 20;
-    size_t f = zl_frame_begin(&b, ZL_SH_MAGIC, ZL_SH_VERSION, ZL_SH_EXEC);
-    for (unsigned k = 0; k < exec->nargv; k++)
-        zl_record_add_str(&b, ZL_SH_R_ARG, zl_str(exec->argv[k]));
-    for (unsigned k = 0; k < exec->nenv; k++)
-        zl_record_add_str(&b, ZL_SH_R_ENV, zl_str(exec->env[k]));
-    if (exec->cwd)
-        zl_record_add_str(&b, ZL_SH_R_CWD, zl_str(exec->cwd));
-    if (exec->user)
-        zl_record_add_str(&b, ZL_SH_R_USER, zl_str(exec->user));
-    zl_frame_end(&b, f);
-    if (b.n > ZL_SH_REQUEST_MAX) {
-        call_fail(c, ZL_E_LIMIT, "the command and its environment are over %d bytes", ZL_SH_REQUEST_MAX);
-        return;
-    }
-    ask(n, c, &b);
+    if (native_exec_request(&b, exec, NULL, &c->err) < 0)
+        call_finish(c);
+    else
+        ask(n, c, &b);
 }

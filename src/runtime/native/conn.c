@@ -15,6 +15,8 @@ struct zl_rt_conn {
     struct zl_buf in, out;
     zl_rt_conn_fn fn;
     void *arg;
+    bool held;
+    void (*drained)(void *arg);
     bool *freed; /* set when the callback frees the connection under our feet */
 };
 
@@ -29,7 +31,10 @@ static bool hand_over(struct zl_rt_conn *c, const struct zl_frame *f, int error)
 {
     bool freed = false;
     c->freed = &freed;
-    c->fn(c->arg, f, error);
+    if (f || !c->drained || error != 1)
+        c->fn(c->arg, f, error);
+    else
+        c->drained(c->arg);
     if (!freed)
         c->freed = NULL;
     return !freed;
@@ -52,34 +57,73 @@ static int send_out(struct zl_rt_conn *c)
     return 0;
 }
 
+/* What is there in whole frames. 0, -errno, or 1: the connection is gone. */
+static int deliver(struct zl_rt_conn *c)
+{
+    struct zl_frame f;
+    ssize_t size = 0;
+    while (!c->held && (size = zl_frame_parse(zl_buf_view(&c->in), ZL_SH_MAGIC, ZL_SH_REPLY_MAX, &f)) > 0) {
+        if (!hand_over(c, &f, 0))
+            return 1;
+        zl_buf_drop(&c->in, (size_t)size);
+    }
+    return size < 0 ? (int)size : 0;
+}
+
+static void listen_on(struct zl_rt_conn *c)
+{
+    zl_watch_set(c->watch, (c->held ? 0 : ZL_READABLE) | (c->out.n ? ZL_WRITABLE : 0));
+}
+
 static void ready(void *arg, int events)
 {
     struct zl_rt_conn *c = arg;
     char piece[16384];
+    bool had = c->out.n > 0;
     int r = send_out(c);
     (void)events;
-    for (int turns = 0; turns < 16; turns++) {
+    if (had && c->out.n == 0 && c->drained && !hand_over(c, NULL, 1))
+        return;
+    int e = deliver(c);
+    for (int turns = 0; turns < 16 && e == 0 && !c->held; turns++) {
         ssize_t n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
-        struct zl_frame f;
-        ssize_t size = 0;
-        if (n > 0)
-            zl_buf_add(&c->in, piece, (size_t)n);
-        while (n > 0 && (size = zl_frame_parse(zl_buf_view(&c->in), ZL_SH_MAGIC, ZL_SH_REPLY_MAX, &f)) > 0) {
-            if (!hand_over(c, &f, 0))
-                return;
-            zl_buf_drop(&c->in, (size_t)size);
-        }
-        if (n <= 0 || size < 0) {
-            over(c, n < 0 ? -errno : (int)size);
+        if (n <= 0) {
+            over(c, n < 0 ? -errno : 0);
             return;
         }
+        zl_buf_add(&c->in, piece, (size_t)n);
+        e = deliver(c);
     }
-    if (r < 0)
-        over(c, r);
+    if (e > 0)
+        return;
+    if (e < 0 || (r < 0 && !c->held))
+        over(c, e < 0 ? e : r);
     else
-        zl_watch_set(c->watch, ZL_READABLE | (c->out.n ? ZL_WRITABLE : 0));
+        listen_on(c);
+}
+
+void zl_rt_conn_send(struct zl_rt_conn *c, const struct zl_buf *frames)
+{
+    zl_buf_add_str(&c->out, zl_buf_view(frames));
+    listen_on(c);
+}
+
+size_t zl_rt_conn_queued(const struct zl_rt_conn *c)
+{
+    return c->out.n;
+}
+
+void zl_rt_conn_on_drained(struct zl_rt_conn *c, void (*fn)(void *arg))
+{
+    c->drained = fn;
+}
+
+void zl_rt_conn_hold(struct zl_rt_conn *c, bool on)
+{
+    c->held = on;
+    zl_watch_set(c->watch, on ? (c->out.n ? ZL_WRITABLE : 0) : ZL_READABLE | ZL_WRITABLE); /* frames may wait in `in` */
 }
 
 int zl_rt_conn_open(struct zl_loop *loop, int containers, const char *id, struct zl_buf *request, zl_rt_conn_fn fn,

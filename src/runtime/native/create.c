@@ -5,6 +5,7 @@
 #include "base/phase.h"
 #include "runtime/native/job.h"
 #include "runtime/native/protocol.h"
+#include "runtime/native/replies.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -112,6 +113,10 @@ static void encode_job(const struct native *n, const struct zl_rt_spec *spec, st
         .local = spec->node_address.s_addr,
         .log_max_bytes = spec->log_max_bytes,
         .log_files = spec->log_max_files,
+        .open_stdin = spec->open_stdin,
+        .terminal = spec->tty,
+        .rows = spec->rows,
+        .columns = spec->columns,
         .masked = masked,
         .readonly = readonly,
         .nfiles = spec->nfiles,
@@ -151,6 +156,8 @@ static int check(const struct native *n, const struct zl_rt_spec *spec, struct z
         return zl_fail(err, ZL_E_INVALID, "the host name '%.70s' is over 63 bytes", spec->hostname);
     if (spec->nenv > 4000)
         return zl_fail(err, ZL_E_LIMIT, "%u environment variables: at most 4000", spec->nenv);
+    if (spec->rows > UINT16_MAX || spec->columns > UINT16_MAX)
+        return zl_fail(err, ZL_E_INVALID, "a terminal of %u rows and %u columns", spec->rows, spec->columns);
     for (unsigned i = 0; i < spec->nfiles; i++)
         if (!*spec->files[i].name || strchr(spec->files[i].name, '/') || zl_streq(spec->files[i].name, "..") ||
             memchr(spec->files[i].content.p, 0, spec->files[i].content.n))
@@ -271,8 +278,8 @@ static void gate_frame(struct instance *i, const struct zl_frame *f)
             call_finish(start);
         break;
     case ZL_SH_FAILED:
-        native_take_error(f->body, i->phase == I_CREATING ? ZL_E_CREATE_FAILED : ZL_E_START_FAILED,
-                          start ? &start->err : &i->failure);
+        zl_sh_take_error(f->body, i->phase == I_CREATING ? ZL_E_CREATE_FAILED : ZL_E_START_FAILED,
+                         start ? &start->err : &i->failure);
         i->start = NULL;
         if (start)
             call_finish(start);

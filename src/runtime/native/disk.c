@@ -5,6 +5,7 @@
 #include "base/phase.h"
 #include "codec/value.h"
 #include "runtime/native/job.h"
+#include "runtime/native/replies.h"
 #include "sys/cgroup.h"
 #include "sys/netlink.h"
 #include "sys/ns.h"
@@ -17,8 +18,6 @@
 #include <time.h>
 
 enum { RECORD_MAX = 64 * 1024, SETTLE_MS = 10000 };
-
-static const struct zl_parse_limits record_limits = { RECORD_MAX, 8, 1000 };
 
 void zl_rt_meta_print(struct zl_buf *out, const struct zl_rt_spec *spec, uint64_t created_at_ms)
 {
@@ -45,45 +44,20 @@ void zl_rt_meta_print(struct zl_buf *out, const struct zl_rt_spec *spec, uint64_
     zl_arena_done(&arena);
 }
 
-static struct zl_value *read_record(int dir, const char *name, struct zl_arena *arena)
+/* A record that is not there, or too long to be one, reads as an empty one. */
+static struct zl_str read_record(int dir, const char *name, struct zl_buf *text)
 {
+    return zl_read_file(dir, name, RECORD_MAX, text) < 0 ? ZL_STR("") : zl_buf_view(text);
+}
+
+static bool read_exit(int dir, struct zl_rt_outcome *ret)
+{
+    struct zl_arena arena;
     zl_auto_buf text = ZL_BUF_INIT;
-    struct zl_parse_error bad;
-    struct zl_value *v;
-    if (zl_read_file(dir, name, RECORD_MAX, &text) < 0 || text.n == 0)
-        return NULL;
-    return zl_json_parse(arena, zl_buf_view(&text), &record_limits, &v, &bad) < 0 ? NULL : v;
-}
-
-static void read_meta(int dir, struct zl_arena *arena, struct zl_rt_instance *i)
-{
-    struct zl_value *m = read_record(dir, "meta.json", arena);
-    i->deployment = zl_value_cstr(m, "deployment");
-    i->service = zl_value_cstr(m, "service");
-    i->image = zl_value_cstr(m, "image");
-    i->note = zl_value_cstr(m, "note");
-    i->slot = (unsigned)zl_value_u64(m, "slot", 0);
-    i->generation = zl_value_u64(m, "generation", 0);
-    i->created_at_ms = zl_value_u64(m, "created_ms", 0);
-    if (inet_pton(AF_INET, zl_value_cstr(m, "address"), &i->address) != 1)
-        i->address.s_addr = 0;
-}
-
-static bool read_exit(int dir, struct zl_arena *arena, struct zl_rt_outcome *ret)
-{
-    struct zl_value *m = read_record(dir, "exit", arena);
-    const char *reason = zl_value_cstr(m, "reason");
-    if (!m)
-        return false;
-    ret->reason = ZL_RT_REASON_RUNTIME_ERROR;
-    for (int r = ZL_RT_REASON_EXITED; r <= (int)ZL_RT_REASON_RUNTIME_ERROR; r++)
-        if (zl_streq(reason, zl_rt_reason_name((enum zl_rt_reason)r)))
-            ret->reason = (enum zl_rt_reason)r;
-    ret->code = (int)(zl_value_u64(m, "code", 255) & 0xffff);
-    ret->signal = (int)(zl_value_u64(m, "signal", 0) & 0x7f);
-    ret->oom_kills = zl_value_u64(m, "oom_kills", 0);
-    ret->finished_at_ms = zl_value_u64(m, "finished_at_ms", 0);
-    return true;
+    zl_arena_init(&arena);
+    bool there = zl_sh_take_exit(read_record(dir, "exit", &text), &arena, ret);
+    zl_arena_done(&arena);
+    return there;
 }
 
 static int write_lost(int dir, struct zl_rt_outcome *o)
@@ -128,7 +102,6 @@ static void remove_link(int dir)
 static int settle(const struct zl_rt_disk *d, int dir, const char *id, struct zl_rt_outcome *o, struct zl_err *err)
 {
     static const char *const rest[] = { "upper", "work", "merged", "shim.sock", "log.new" };
-    struct zl_arena arena;
     struct zl_cgroup g;
     int r = zl_cgroup_find(d->cgroup_parent, id, &g);
     if (r == 0 && zl_cgroup_oom_kills(&g, &o->oom_kills) < 0)
@@ -138,9 +111,7 @@ static int settle(const struct zl_rt_disk *d, int dir, const char *id, struct zl
         return zl_fail_errno(err, ZL_E_RUNTIME, r, "end what is left of instance %s", id);
     remove_link(dir);
     zl_phase("settle.ended");
-    zl_arena_init(&arena);
-    bool recorded = read_exit(dir, &arena, o);
-    zl_arena_done(&arena);
+    bool recorded = read_exit(dir, o);
     for (size_t i = 0; i < ZL_ARRAY_LEN(rest); i++)
         ZL_IGNORE(zl_remove_tree(dir, rest[i])); /* what stays goes with the folder */
     if (!recorded && (r = write_lost(dir, o)) < 0)
@@ -178,7 +149,9 @@ int zl_rt_disk_load(const struct zl_rt_disk *d, const char *id, struct zl_arena 
     if (dir < 0)
         return zl_fail(err, dir, "open instance %s", id);
     snprintf(i.id, sizeof i.id, "%s", id);
-    read_meta(dir, arena, &i);
+    zl_auto_buf meta = ZL_BUF_INIT;
+    zl_auto_buf state = ZL_BUF_INIT;
+    zl_sh_take_meta(read_record(dir, "meta.json", &meta), arena, &i);
     int dead = lock_free(dir);
     if (dead < 0)
         return zl_fail(err, dead, "look at the lock of instance %s", id);
@@ -187,9 +160,7 @@ int zl_rt_disk_load(const struct zl_rt_disk *d, const char *id, struct zl_arena 
         if (r < 0)
             return r;
     } else {
-        struct zl_value *s = read_record(dir, "state", arena);
-        i.state = zl_streq(zl_value_cstr(s, "phase"), "running") ? ZL_RT_RUNNING : ZL_RT_CREATED;
-        i.pid = (pid_t)zl_value_u64(s, "pid", 0);
+        zl_sh_take_state(read_record(dir, "state", &state), arena, &i);
     }
     *ret = i;
     *ret_alive = !dead;

@@ -3,6 +3,7 @@
 #include "base/fd.h"
 #include "base/phase.h"
 #include "runtime/native/protocol.h"
+#include "runtime/native/replies.h"
 
 #include <stdio.h>
 
@@ -73,6 +74,7 @@ void instance_ended(struct instance *i, const struct zl_rt_outcome *o)
     instance_close_gate(i);
     i->phase = I_EXITED;
     i->info.pid = 0;
+    i->info.paused = false;
     i->info.outcome = *o;
     if (i->start) {
         struct call *start = ZL_TAKE(i->start);
@@ -88,14 +90,13 @@ void instance_ended(struct instance *i, const struct zl_rt_outcome *o)
 
 static void take_info(struct instance *i, struct zl_str body)
 {
-    struct zl_record r;
-    uint64_t pid = 0;
-    while (zl_record_next(&body, &r) > 0) {
-        if (r.type == ZL_SH_R_PID && zl_record_u64(&r, &pid) == 0)
-            i->info.pid = (pid_t)pid;
-        if (r.type == ZL_SH_R_PHASE && zl_str_is(r.bytes, "running") && i->phase == I_CREATED)
-            i->phase = I_RUNNING; /* `state` could not be written, on a full disk */
-    }
+    struct zl_sh_info info;
+    zl_sh_take_info(body, &info);
+    if (info.pid > 0)
+        i->info.pid = info.pid;
+    if (info.running && i->phase == I_CREATED)
+        i->phase = I_RUNNING; /* `state` could not be written, on a full disk */
+    i->info.paused = info.paused;
 }
 
 static void waited(void *arg, const struct zl_frame *f, int error)
@@ -109,7 +110,7 @@ static void waited(void *arg, const struct zl_frame *f, int error)
         take_info(i, f->body);
     } else if (f->type == ZL_SH_EXITED) {
         struct zl_rt_outcome o;
-        native_take_outcome(f->body, &o);
+        zl_sh_take_outcome(f->body, &o);
         instance_ended(i, &o);
     }
 }

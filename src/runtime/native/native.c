@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 #include "base/phase.h"
+#include "runtime/native/protocol.h"
 #include "runtime/native/seccomp.h"
 
 #include <dirent.h>
@@ -295,8 +296,18 @@ static uint64_t native_submit(struct zl_runtime *rt, const struct zl_rt_req *req
         native_exec(n, c, req->exec);
         break;
     case ZL_RT_STATS:
-        native_stats(n, c);
+        native_ask(n, c, ZL_SH_STATS);
         break;
+    case ZL_RT_PAUSE:
+        native_ask(n, c, ZL_SH_PAUSE);
+        break;
+    case ZL_RT_RESUME:
+        native_ask(n, c, ZL_SH_RESUME);
+        break;
+    case ZL_RT_TOP:
+        native_ask(n, c, ZL_SH_TOP);
+        break;
+    case ZL_RT_SESSION:
     case ZL_RT_KIND_COUNT:
         call_fail(c, ZL_E_UNSUPPORTED, "no such call");
         break;
@@ -413,6 +424,7 @@ static const struct zl_runtime_ops native_ops = {
     .caps = native_caps,
     .submit = native_submit,
     .cancel = native_cancel,
+    .session = native_session,
     .watch = native_watch,
     .close = native_close,
 };

@@ -35,6 +35,7 @@ struct call {
     struct zl_rt_conn *conn;
     struct zl_buf out, errs; /* of exec */
     uint64_t output_max;
+    bool resumes; /* a kill that a paused instance does not outlast */
 };
 
 enum instance_phase { I_CREATING, I_CREATED, I_STARTING, I_RUNNING, I_EXITED };
@@ -140,11 +141,15 @@ void native_read_gate(struct instance *i);
 void shim_ref_drop(struct shim_ref *ref);
 void native_start(struct native *n, struct call *c);
 
-/* ask.c: kill, exec, stats through shim.sock. */
+/* ask.c: one request through shim.sock. */
 void native_kill(struct native *n, struct call *c, int signum, bool all);
 void native_exec(struct native *n, struct call *c, const struct zl_rt_exec *exec);
-void native_stats(struct native *n, struct call *c);
-/* The error of a FAILED or ERROR frame. */
-void native_take_error(struct zl_str body, int fallback, struct zl_err *err);
-/* EXITED's outcome. */
-void native_take_outcome(struct zl_str body, struct zl_rt_outcome *ret);
+/* A request without a body, of an instance that runs. */
+void native_ask(struct native *n, struct call *c, uint16_t request);
+/* An EXEC frame; session NULL: buffered. */
+int native_exec_request(struct zl_buf *b, const struct zl_rt_exec *exec, const struct zl_rt_session_spec *session,
+                        struct zl_err *err) ZL_MUST;
+
+/* session.c */
+struct zl_rt_session *native_session(struct zl_runtime *rt, const char *id, const struct zl_rt_session_spec *spec,
+                                     const struct zl_rt_session_events *events, void *arg);

@@ -165,8 +165,12 @@ static int parent_part(const struct zl_job *job, const struct zl_setup_options *
     return read_report(s->report, true, err);
 }
 
-static int make_pipes(int gate[2], int report[2], int out[2], int errs[2], bool own_stdio)
+static int make_pipes(int gate[2], int report[2], int in[2], int out[2], int errs[2], const struct zl_job *job,
+                      bool own_stdio)
 {
+    in[0] = in[1] = -EBADF;
+    if (!own_stdio && job->open_stdin && !job->terminal && pipe2(in, O_CLOEXEC) < 0)
+        return -errno;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, report) < 0)
         return -errno;
@@ -180,10 +184,12 @@ static int make_pipes(int gate[2], int report[2], int out[2], int errs[2], bool 
 int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, struct zl_setup *ret,
                     struct zl_setup_error *err)
 {
-    struct zl_setup s = { .pidfd = -EBADF, .gate = -EBADF, .report = -EBADF, .out = -EBADF, .err = -EBADF };
-    int gate[2], report[2], out[2], errs[2];
+    struct zl_setup s = {
+        .pidfd = -EBADF, .gate = -EBADF, .report = -EBADF, .out = -EBADF, .err = -EBADF, .in = -EBADF
+    };
+    int gate[2], report[2], in[2], out[2], errs[2];
     s.cgroup = *o->cgroup;
-    int r = make_pipes(gate, report, out, errs, o->own_stdio);
+    int r = make_pipes(gate, report, in, out, errs, job, o->own_stdio);
     if (r < 0)
         return zl_setup_fail(err, r, "make the pipes"); /* the caller ends; its descriptors with it */
     /* A descriptor's mount stays that of our namespace, which overlayfs refuses in another; the working directory is
@@ -195,7 +201,8 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
     s.pid = zl_setup_clone_job(job, new_namespaces(job), cgroup, &inside, err);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (!o->own_stdio && (null < 0 || dup2(null, 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0))
+        if (!o->own_stdio &&
+            (null < 0 || dup2(in[0] < 0 ? null : in[0], 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0))
             _exit(1);
         zl_close(gate[0]);
         zl_setup_child(job, o, !inside, gate[1], report[1]);
@@ -205,10 +212,12 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
     s.report = report[0];
     s.out = out[0];
     s.err = errs[0];
+    s.in = in[1];
     zl_close(gate[1]);
     zl_close(report[1]);
     zl_close(out[1]);
     zl_close(errs[1]);
+    zl_close(in[0]);
     r = s.pid < 0 ? s.pid : parent_part(job, o, &s, err);
     if (r < 0) {
         zl_setup_abort(&s);
@@ -274,6 +283,7 @@ void zl_setup_abort(struct zl_setup *s)
     s->report = zl_close(s->report);
     s->out = zl_close(s->out);
     s->err = zl_close(s->err);
+    s->in = zl_close(s->in);
     s->pid = 0;
 }
 

@@ -24,6 +24,7 @@ struct zl_setup {
     int gate;     /* our end: a byte starts the program, closing it ends the child */
     int report;   /* the child's errors; end of file: the program runs */
     int out, err; /* its stdout and stderr */
+    int in;       /* its stdin, when the job opens it */
     struct zl_cgroup cgroup;
     uint64_t start_time;
 };

@@ -307,6 +307,8 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report,
     int r = job->exact_user ? exact(job, &id, err) : resolve(job->user, &id, err);
     if (r < 0)
         return r;
+    if (job->terminal && !job->exact_user && fchown(0, (uid_t)id.uid, (gid_t)-1) < 0 && errno != EROFS)
+        return zl_setup_fail(err, -errno, "give the terminal to user %llu", (unsigned long long)id.uid);
     const char *cwd = job->cwd[0] ? job->cwd : "/";
     if (chdir(cwd) < 0 && !(errno == ENOENT && make_folders(cwd) == 0 && chdir(cwd) == 0))
         return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);

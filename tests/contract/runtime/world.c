@@ -273,6 +273,29 @@ int world_stats(struct world *w, const char *id, struct answer *a)
     return finish(a);
 }
 
+int world_pause(struct world *w, const char *id, bool on)
+{
+    static struct answer a;
+    (void)(on ? zl_runtime_pause : zl_runtime_resume)(w->rt, id, done, fresh(w, &a));
+    return finish(&a);
+}
+
+/* `out` has the commands, a line each. */
+static void done_top(void *arg, const struct zl_err *err, const struct zl_rt_reply *reply)
+{
+    struct answer *a = arg;
+    size_t n = 0;
+    done(arg, err, reply);
+    for (unsigned i = 0; reply && i < reply->top.n && n < sizeof a->out; i++)
+        n += (size_t)snprintf(a->out + n, sizeof a->out - n, "%.*s\n", ZL_STR_FMT(reply->top.v[i].command));
+}
+
+int world_top(struct world *w, const char *id, struct answer *a)
+{
+    (void)zl_runtime_top(w->rt, id, done_top, fresh(w, a));
+    return finish(a);
+}
+
 void world_run(struct world *w, const struct zl_rt_spec *spec)
 {
     static struct answer a;

@@ -54,6 +54,8 @@ int world_kill(struct world *w, const char *id, int signal, bool all);
 int world_remove(struct world *w, const char *id);
 int world_exec(struct world *w, const char *id, const struct zl_rt_exec *exec, struct answer *a);
 int world_stats(struct world *w, const char *id, struct answer *a);
+int world_pause(struct world *w, const char *id, bool on);
+int world_top(struct world *w, const char *id, struct answer *a);
 /* create and start, asserted. */
 void world_run(struct world *w, const struct zl_rt_spec *spec);
 /* Waits until the program has written this line (native; the fake's need no waiting). */
