@@ -4,7 +4,6 @@
  */
 #include "ocirun/ocirun.h"
 
-#include "base/clock.h"
 #include "base/fd.h"
 
 #include <errno.h>
@@ -115,42 +114,13 @@ static int run_sealed(struct ocirun *r, char **argv)
     return zl_fail(&r->err, -errno, "execute the copy of the program itself");
 }
 
-/* A line in runc's format, which engines read. */
-static void log_line(const struct ocirun *r, const char *level, const char *text)
-{
-    zl_auto_buf line = ZL_BUF_INIT;
-    char now[ZL_TIME_TEXT_SIZE];
-    zl_time_text_s(zl_clock_wall_ms(), now);
-    zl_buf_printf(&line, r->o.log_json ? "{\"level\":\"%s\",\"msg\":" : "level=%s msg=", level);
-    zl_json_string(&line, zl_str(text));
-    zl_buf_printf(&line, r->o.log_json ? ",\"time\":\"%s\"}\n" : " time=\"%s\"\n", now);
-    ZL_IGNORE(zl_write_full(r->log, line.p, line.n)); /* stderr has it, too */
-}
-
 /* On stderr for people, in the log for the engine: both read what failed from there. */
 static void report(const struct ocirun *r)
 {
-    if (r->log >= 0)
-        log_line(r, "error", r->err.text);
+    ocirun_log(r, "error", "%s", r->err.text);
     fprintf(stderr, "zl-oci: %s\n", r->err.text);
     if (r->err.hint[0])
         fprintf(stderr, "hint: %s\n", r->err.hint);
-}
-
-static int open_log(struct ocirun *r, int argc, char **argv)
-{
-    if (r->o.log && *r->o.log) {
-        r->log = zl_openat(AT_FDCWD, r->o.log, O_WRONLY | O_CREAT | O_APPEND, 0644);
-        if (r->log < 0)
-            return zl_fail(&r->err, r->log, "--log: open %s", r->o.log);
-    }
-    if (r->log >= 0 && r->o.debug) {
-        zl_auto_buf said = ZL_BUF_INIT;
-        for (int i = 1; i < argc; i++)
-            zl_buf_printf(&said, "%s%s", i > 1 ? " " : "called: ", argv[i]);
-        log_line(r, "debug", said.p);
-    }
-    return 0;
 }
 
 static int run_verb(struct ocirun *r, const struct ocirun_verb *verb, char **argv)
@@ -180,7 +150,7 @@ int main(int argc, char **argv)
         zl_arena_done(&r.arena);
         return 0;
     }
-    int log = open_log(&r, argc, argv);
+    int log = ocirun_open_log(&r, argc, argv);
     code = code < 0 ? code : log;
     code = code < 0 ? code : run_verb(&r, verb, argv);
     if (code < 0) {

@@ -64,6 +64,11 @@ int ocirun_parse(struct ocirun *r, const struct ocirun_verb *verbs, int argc, ch
                  const struct ocirun_verb **ret) ZL_MUST;
 void ocirun_usage(FILE *to, const struct ocirun_verb *verbs, const struct ocirun_verb *only);
 
+/* --- log.c: the file of --log --- */
+int ocirun_open_log(struct ocirun *r, int argc, char **argv) ZL_MUST;
+/* A line there, if there is a log. Only level "error" is read as a failure. */
+void ocirun_log(const struct ocirun *r, const char *level, const char *fmt, ...) ZL_PRINTF(3, 4);
+
 /* --- state.c: the folder of a container, <root>/<id> --- */
 int ocirun_check_id(const char *id, struct zl_err *err) ZL_MUST;
 /* Makes the folder; ZL_E_EXISTS. Returns its descriptor. */

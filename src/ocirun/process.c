@@ -1,6 +1,8 @@
 /* The process of a config.json into a set-up job: names become numbers here. */
 #include "ocirun/ocirun.h"
 
+#include "sys/process.h"
+
 #include <errno.h>
 #include <linux/ioprio.h>
 #include <sched.h>
@@ -121,6 +123,31 @@ static int caps_of(struct ocirun_translation *t, const char *set, const struct z
     return 0;
 }
 
+/*
+ * What can't be granted is left out, with a warning (config.md, Linux Process): what the caller itself does not have,
+ * but in a user namespace it has all. The kernel makes ambient what is permitted and inheritable, too; buildah asks for
+ * more.
+ */
+static void leave_out(struct ocirun_translation *t, struct zl_job_caps *c)
+{
+    uint64_t *sets[] = { &c->bounding, &c->effective, &c->permitted, &c->inheritable, &c->ambient };
+    uint64_t missing = 0;
+    bool has_all = false;
+    for (unsigned i = 0; i < t->c->linux_.namespaces.n; i++)
+        if (zl_streq(((const struct zl_oci_namespace *)t->c->linux_.namespaces.v[i])->type, "user"))
+            has_all = true;
+    uint64_t own = has_all ? UINT64_MAX : zl_caps_permitted();
+    for (size_t i = 0; i < ZL_ARRAY_LEN(sets); i++) {
+        missing |= *sets[i] & ~own;
+        *sets[i] &= own;
+    }
+    for (size_t cap = 0; cap < ZL_ARRAY_LEN(cap_names); cap++)
+        if (missing >> cap & 1)
+            ocirun_log(t->r, "warning", "process.capabilities: CAP_%s can't be granted: the caller has it not",
+                       cap_names[cap]);
+    c->ambient &= c->permitted & c->inheritable;
+}
+
 /* "0-3,7" into bits of `size` bytes. */
 int ocirun_bits(struct zl_arena *a, const char *list, size_t size, struct zl_str *ret)
 {
@@ -232,6 +259,8 @@ int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p)
     r = r < 0 ? r : caps_of(t, "permitted", &p->caps.permitted, &j->caps.permitted);
     r = r < 0 ? r : caps_of(t, "inheritable", &p->caps.inheritable, &j->caps.inheritable);
     r = r < 0 ? r : caps_of(t, "ambient", &p->caps.ambient, &j->caps.ambient);
+    if (r == 0)
+        leave_out(t, &j->caps);
     j->rlimits = zl_arena_alloc(a, (p->rlimits.n + 1) * sizeof *j->rlimits);
     for (unsigned i = 0; i < p->rlimits.n && r == 0; i++) {
         const struct zl_oci_rlimit *l = p->rlimits.v[i];

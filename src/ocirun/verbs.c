@@ -5,6 +5,7 @@
 #include "sys/process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,15 @@ static int started(struct ocirun *r, const struct zl_oci_runtime *c, const struc
     return c->hooks[ZL_OCI_POSTSTART].n ? ocirun_hooks(r, c, ZL_OCI_POSTSTART, s, "running") : 0;
 }
 
+/* It is about to end, and who called deletes it next. */
+static void wait_for_end(pid_t pid)
+{
+    zl_auto_close int pidfd = zl_pidfd_open(pid);
+    struct pollfd p = { .fd = pidfd, .events = POLLIN };
+    if (pidfd >= 0)
+        (void)poll(&p, 1, 2000);
+}
+
 int ocirun_start(struct ocirun *r, const char *id)
 {
     struct sockaddr_un a;
@@ -253,8 +263,10 @@ int ocirun_start(struct ocirun *r, const char *id)
     (void)unlinkat(folder, "start.sock", 0);
     struct ocirun_listener listener = { r, c, s, (pid_t)s->pid };
     struct zl_setup_peer peer = { (pid_t)s->pid, ocirun_send_listener, &listener };
-    if (zl_setup_await(fd, fd, &peer, &se) < 0)
+    if (zl_setup_await(fd, fd, &peer, &se) < 0) {
+        wait_for_end((pid_t)s->pid);
         return ocirun_setup_error(r, &se);
+    }
     return started(r, c, s);
 }
 

@@ -107,6 +107,15 @@ int zl_caps_set(const struct zl_caps *caps)
     return 0;
 }
 
+uint64_t zl_caps_permitted(void)
+{
+    struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct data[2] = { 0 };
+    if (syscall(SYS_capget, &head, data) < 0)
+        return 0;
+    return (uint64_t)data[1].permitted << 32 | data[0].permitted;
+}
+
 int zl_caps_limit(uint64_t caps)
 {
     struct zl_caps sets = { .effective = caps, .permitted = caps };

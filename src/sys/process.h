@@ -28,4 +28,6 @@ struct zl_caps {
 int zl_caps_set(const struct zl_caps *caps) ZL_MUST;
 /* Sets bounding, permitted, effective; inheritable and ambient are emptied. */
 int zl_caps_limit(uint64_t caps) ZL_MUST;
+/* Those that the caller may have. */
+uint64_t zl_caps_permitted(void);
 int zl_caps_drop_bounding(uint64_t keep) ZL_MUST;

@@ -152,6 +152,18 @@ def test_exec_as_the_options_say(bundle):  # noqa: F811
     assert "not paused" in bundle("resume", "c", check=False).stderr
 
 
+def test_rights_that_cannot_be_given(bundle):  # noqa: F811
+    """They are left out, and the log says so; ambient without inheritable can't be had at all."""
+    caps = ["CAP_KILL", "CAP_SYS_TIME"]
+    bundle.write("cat", "/proc/self/status", process={**bundle.config["process"], "capabilities": {
+        "bounding": caps, "effective": caps, "permitted": caps, "ambient": caps}})
+    log = bundle.folder / "log"
+    r = subprocess.run(["setpriv", "--bounding-set", "-sys_time", ZL_OCI, "--root", bundle.state, "--log", log, "run", "one"], cwd=bundle.folder,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30 * SLOW, check=False)
+    assert [int(v[0], 16) for v in fields(r.stdout, "CapBnd", "CapEff", "CapPrm", "CapAmb")] == [0x20, 0x20, 0x20, 0], r.stderr
+    assert log.read_text().startswith("level=warning msg=\"process.capabilities: CAP_SYS_TIME can't be granted")
+
+
 def test_files_that_stay_open(bundle):  # noqa: F811
     """Those that the caller has open, and never one of ours."""
     (bundle.folder / "kept").write_text("kept open\n")
