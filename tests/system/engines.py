@@ -222,17 +222,22 @@ class RemappedDocker(Docker):
 
 class Podman(Engine):
     at_once = ("rm", "--force", "--time", "0")
-    # A machine may not raise limits as far as podman's defaults do.
+    # A machine may not raise limits as far as podman's defaults do. (What has no options of its own has the file's.)
     run_options = ("--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 
     def __init__(self, where, archive):
         super().__init__(where)
-        (where / "containers.conf").write_text("[engine]\nlock_type = \"file\"\n")
+        (where / "containers.conf").write_text('[engine]\nlock_type = "file"\n'
+                                               '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n')
         self.env["CONTAINERS_CONF"] = str(where / "containers.conf")
         self.run_options += ("--cgroup-parent", f"/{self.group}")
         self.client = [shutil.which("podman"), "--root", str(where / "root"), "--runroot", str(where / "runroot"), "--tmpdir", str(where / "tmp"),
                        "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", str(ZL_OCI)]
         self("load", "--quiet", "--input", archive)
+
+    def clear(self):
+        super().clear()
+        self("pod", "rm", "--all", "--force", "--time", "0")
 
 
 class Containerd(Engine):

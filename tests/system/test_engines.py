@@ -301,6 +301,41 @@ def test_health(engine):
     wait_for("it is not", lambda: health() == "unhealthy")
 
 
+def test_builds(engine):
+    """The steps of a build are containers, too; buildah asks for ambient capabilities that can't be had."""
+    context = engine.where / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo built > /made && chmod 600 /made\nUSER ann\nRUN id -u > /tmp/who\n")
+    engine("build", "--network=none", "--tag", "built", *([] if is_docker(engine) else ["--isolation=oci", "--layers=false"]), context)
+    assert engine.out("run", "--rm", "--user", "root", "built", "cat", "/made", "/tmp/who").split() == ["built", "1000"]
+    engine("image", "rm", "built")
+
+
+def test_privileged(engine):
+    """All that the caller may give: what this machine's root lacks is left out."""
+    seen = status_of(engine.out("run", "--rm", "--privileged", IMAGE, "cat", "/proc/self/status"))
+    own = status_of(pathlib.Path("/proc/self/status").read_text())
+    assert seen["CapEff"] == seen["CapBnd"] and seen["Seccomp"] == ["0"]
+    known = (1 << 38) - 1  # docker 20.10 knows no later ones
+    assert int(seen["CapEff"][0], 16) & known == int(own["CapPrm"][0], 16) & known
+    script = "mount -t tmpfs tmpfs /tmp && grep -c ' /tmp ' /proc/self/mountinfo; [ -w /proc/sys/kernel/hostname ] && ls /dev | grep -c zero"
+    assert engine.out("run", "--rm", "--privileged", IMAGE, "sh", "-c", script).split() == ["1", "1"]
+
+
+def test_podman_pods_and_systemd(podman):
+    podman("pod", "create", "--name", "pod", "--infra-image", IMAGE, "--infra-command", "/workload forever", "--network=none", "--hostname", "both",
+           "--cgroup-parent", f"/{podman.group}")
+    look = "hostname; for n in ipc uts pid; do readlink /proc/self/ns/$n; done"
+    podman("run", "-d", "--pod", "pod", "--name", "one", IMAGE, "sleep", "1000")
+    both = [podman.out(*args, "sh", "-c", look).split() for args in (("exec", "one"), ("run", "--rm", "--pod", "pod", IMAGE))]
+    assert both[0][0] == "both" and both[0][:3] == both[1][:3] and both[0][3] != both[1][3]
+    podman("pod", "rm", "--force", "--time", "0", "pod")
+    # What a systemd in there would need
+    seen = podman.out("run", "--rm", "--systemd=always", IMAGE, "sh", "-c", "echo $container; cat /proc/self/mountinfo").splitlines()
+    assert seen[0] == "podman" and {"/run", "/tmp", "/var/log/journal"} <= {line.split()[4] for line in seen[1:]}
+    assert not V1 or any(line.split()[4] == "/sys/fs/cgroup/systemd" for line in seen[1:])
+
+
 def test_docker_takes_it_by_name(docker):
     docker("run", "-d", "--name", "one", "--runtime", "zl", IMAGE, "sleep", "1000")
     assert docker.out("inspect", "one", "--format", "{{.HostConfig.Runtime}}") == "zl"
