@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_SIZE = 64 * 1024 };
+enum { READ_SIZE = 64 * 1024, RECALL_SIZE = 1 << 20 };
 
 /* A line of one stream whose end has not come. */
 struct part {
@@ -159,28 +159,44 @@ static bool add_part(struct part *p, struct zl_str time, struct zl_str text)
     return true;
 }
 
-/*
- * A cursor may stand between the parts of a line, as lines of the other stream come in between. What lies before it is
- * looked at again, so that those lines are whole for a reader who goes on from there.
- */
-static void recall_parts(struct zl_log_reader *r)
+/* Goes over the CRI lines of a piece of a file as a reader would; *last: the stream of the last one. */
+static void replay(struct zl_log_reader *r, int fd, uint64_t from, uint64_t to, unsigned *last)
 {
-    uint64_t from = r->offset > 2 * READ_SIZE ? r->offset - 2 * READ_SIZE : 0;
-    size_t size = (size_t)(r->offset - from);
+    size_t size = (size_t)(to - from);
     zl_auto_free char *block = zl_xmalloc(size + 1);
-    ssize_t n = pread(r->fd, block, size, (off_t)from);
+    ssize_t n = pread(fd, block, size, (off_t)from);
     struct zl_str rest = zl_str_n(block, n > 0 ? (size_t)n : 0);
     if (from > 0)
         (void)zl_str_cut(rest, '\n', &rest); /* the line that the window cut in two */
     while (rest.p && rest.n) {
         struct zl_str time, text;
-        unsigned stream;
         bool full;
-        if (!split(zl_str_cut(rest, '\n', &rest), &time, &stream, &full, &text))
-            continue;
-        if (full || !add_part(&r->parts[stream], time, text))
-            zl_buf_clear(&r->parts[stream].text);
+        if (!split(zl_str_cut(rest, '\n', &rest), &time, last, &full, &text)) {
+            *last = 0;
+            full = true;
+        }
+        if (full || !add_part(&r->parts[*last], time, text))
+            zl_buf_clear(&r->parts[*last].text);
     }
+}
+
+/*
+ * A cursor may stand between the parts of a line, as lines of the other stream come in between, in this file or at the
+ * end of the one before. What lies before it is looked at again, so that those lines are whole for a reader who goes on
+ * from there. The line that the cursor was given with is done with: nothing of its stream is waiting.
+ */
+static void recall_parts(struct zl_log_reader *r)
+{
+    unsigned last = 0;
+    uint64_t from = r->offset > RECALL_SIZE ? r->offset - RECALL_SIZE : 0;
+    struct stat st;
+    zl_auto_close int before = from == 0 && r->generation > 1 ? open_ended(r->dir, r->generation - 1) : -EBADF;
+    if (before >= 0 && fstat(before, &st) == 0) {
+        uint64_t end = (uint64_t)st.st_size, room = RECALL_SIZE - r->offset;
+        replay(r, before, end > room ? end - room : 0, end, &last);
+    }
+    replay(r, r->fd, from, r->offset, &last);
+    zl_buf_clear(&r->parts[last].text);
 }
 
 /* Opens what the cursor names; an offset counts only in the file that it was taken in. */

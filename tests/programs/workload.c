@@ -19,6 +19,7 @@
  *   echo                write what is read to the other end, until its end; then "end"
  *   slow-echo MS        the same, with a pause before
  *   fill KIB            write so much of a pattern to stdout at once
+ *   line KIB            write one line of so much, of all bytes but the newline
  *   hex TEXT            write the bytes of that many hexadecimal digits
  *   touch PATH          make a file
  *   tty                 say whether input is a terminal, its size, whether it is the controlling one
@@ -263,6 +264,19 @@ static void fill(long kib)
     }
 }
 
+static void line(long kib)
+{
+    static char block[1024];
+    for (long k = 0; k < kib; k++) {
+        for (size_t i = 0; i < sizeof block; i++) {
+            size_t byte = ((size_t)k * sizeof block + i) % 251;
+            block[i] = (char)(byte == '\n' ? 255 : byte);
+        }
+        write_all(block, sizeof block);
+    }
+    write_all("\n", 1);
+}
+
 static void hex(const char *text)
 {
     for (; text[0] && text[1]; text += 2) {
@@ -356,6 +370,8 @@ int main(int argc, char **argv)
             echo();
         } else if (strcmp(verb, "fill") == 0) {
             fill(number(arg));
+        } else if (strcmp(verb, "line") == 0) {
+            line(number(arg));
         } else if (strcmp(verb, "hex") == 0) {
             hex(arg);
         } else if (strcmp(verb, "touch") == 0) {

@@ -233,6 +233,88 @@ static void logs_keep_streams_long_lines_and_order_and_rotate(void **state)
     zl_log_reader_free(r);
 }
 
+/* Checks what comes against what `workload` writes: `line` of 1 MiB, `hex`, then numbered lines. */
+struct follower {
+    struct zl_log_cursor cursor;
+    uint64_t long_bytes, numbered;
+    bool binary, torn; /* torn: the last line, of a program that was killed in it */
+};
+
+static void check_entry(struct follower *f, const struct zl_log_entry *e)
+{
+    char expected[40];
+    f->cursor = e->cursor;
+    if (f->long_bytes < 1 << 20) {
+        for (size_t i = 0; i < e->text.n; i++) {
+            unsigned byte = (unsigned)((f->long_bytes + i) % 251);
+            assert_int_equal((unsigned char)e->text.p[i], byte == '\n' ? 255 : byte);
+        }
+        f->long_bytes += e->text.n;
+        assert_int_equal(e->partial, f->long_bytes < 1 << 20);
+        return;
+    }
+    if (!f->binary) {
+        assert_int_equal(e->text.n, 8);
+        assert_memory_equal(e->text.p, "\0\xff\xc0\x80\r\x1b[\0", 8);
+        f->binary = true;
+        return;
+    }
+    if (e->partial) {
+        f->torn = true;
+        return;
+    }
+    snprintf(expected, sizeof expected, "line %llu", (unsigned long long)++f->numbered);
+    if (!zl_str_is(e->text, expected))
+        fail_msg("not '%s' but '%.*s'", expected, ZL_STR_FMT(e->text));
+}
+
+static void a_follower_misses_nothing_over_rotation_and_agents(void **state)
+{
+    struct world *w = *state;
+    struct zl_rt_spec spec;
+    struct follower f = { .long_bytes = 0 };
+    struct zl_log_entry e;
+    struct zl_log_reader *r = NULL;
+    world_spec(w, &spec, ARGV("line", "1024", "hex", "00ffc0800d1b5b000a", "lines", "20000", "sleep", "1500", "exit", "0"));
+    spec.log_max_bytes = 65536;
+    spec.log_max_files = 200;
+    world_run(w, &spec);
+    zl_auto_close int dir = zl_openat(AT_FDCWD, w->containers, O_RDONLY | O_DIRECTORY, 0);
+    uint64_t first = 0;
+    for (int round = 0; w->nevents == 0 || round == 0; round++) {
+        assert_int_equal(zl_log_reader_open(dir, spec.id, &r), 0); /* a new one each time, from the last cursor */
+        zl_log_reader_seek(r, f.cursor);
+        int n = 0;
+        while (n < 1 + round * 37 % 500 && zl_log_reader_next(r, &e) > 0) {
+            check_entry(&f, &e);
+            n++;
+        }
+        zl_log_reader_free(r);
+        first = first ? first : f.cursor.generation;
+        world_pass(w, 5);
+        if (round % 40 == 20 && w->nevents == 0) {
+            world_reopen(w);
+            static struct answer a;
+            world_list(w, &a);
+        }
+        if (w->nevents == 0 && round > 2000)
+            fail_msg("it does not end");
+        static struct answer a;
+        world_list(w, &a);
+        if (a.list[0].state == ZL_RT_EXITED)
+            break;
+    }
+    assert_int_equal(zl_log_reader_open(dir, spec.id, &r), 0);
+    zl_log_reader_seek(r, f.cursor);
+    while (zl_log_reader_next(r, &e) > 0)
+        check_entry(&f, &e);
+    assert_true(zl_log_reader_ended(r));
+    zl_log_reader_free(r);
+    assert_int_equal(f.long_bytes, 1 << 20);
+    assert_true(f.binary && f.numbered > 10000);
+    assert_true(f.cursor.generation > first + 5);
+}
+
 static void containers_outlive_the_agent_and_are_adopted(void **state)
 {
     struct world *w = *state;
@@ -520,6 +602,8 @@ int main(int argc, char **argv)
     workload = argc > 1 ? argv[1] : "";
     probe = argc > 2 ? argv[2] : "";
     shim = argc > 3 ? argv[3] : "";
+    if (argc > 4)
+        cmocka_set_test_filter(argv[4]);
     if (geteuid() != 0) {
         fprintf(stderr, "containers need root\n");
         return 77;
@@ -530,6 +614,7 @@ int main(int argc, char **argv)
         T(a_named_user_is_resolved_in_the_image_and_has_no_capabilities),
         T(the_cpu_limit_holds_as_seen_from_outside),
         T(logs_keep_streams_long_lines_and_order_and_rotate),
+        T(a_follower_misses_nothing_over_rotation_and_agents),
         T(containers_outlive_the_agent_and_are_adopted),
         T(a_replica_is_reached_in_the_nodes_namespace_and_its_link_goes_with_it),
         T(exec_changes_user_folder_and_environment_and_output_is_bounded),

@@ -131,6 +131,60 @@ static void what_is_unfinished_is_given_once_the_instance_has_ended(void **state
     assert_true(zl_log_reader_ended(p->r));
 }
 
+/* CRI lines as a shim writes them, from a seed: both streams, long lines, parts of one between those of the other. */
+static void append_random(struct place *p, const char *name, unsigned *seed, unsigned lines)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    for (unsigned i = 0; i < lines; i++) {
+        *seed = *seed * 1103515245 + 12345;
+        unsigned dice = *seed >> 16;
+        size_t n = dice % 4 == 0 ? 16384 : dice % 97;
+        zl_buf_printf(&b, "t%u %s %s ", i, dice & 64 ? "stdout" : "stderr", dice % 4 == 0 || dice % 7 == 0 ? "P" : "F");
+        for (size_t k = 0; k < n; k++)
+            zl_buf_putc(&b, (char)((k + dice) % 255 == 10 ? 0 : (k + dice) % 255));
+        zl_buf_putc(&b, '\n');
+    }
+    zl_auto_close int fd = zl_openat(p->dir, name, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    assert_int_equal(zl_write_full(fd, b.p, b.n), 0);
+}
+
+static void every_cursor_goes_on_exactly_where_its_entry_ended(void **state)
+{
+    struct place *p = *state;
+    enum { MAX = 2000 };
+    static struct zl_log_cursor at[MAX];
+    static uint64_t sums[MAX];
+    struct zl_log_entry e;
+    unsigned seed = 3, n = 0, partial = 0;
+    append_random(p, "log.1", &seed, 120);
+    append_random(p, "log.2", &seed, 3);
+    append_random(p, "log.3", &seed, 60);
+    append_random(p, "log", &seed, 40);
+    append(p, "exit", "{}");
+    for (; zl_log_reader_next(p->r, &e) > 0; n++) {
+        assert_true(n < MAX);
+        at[n] = e.cursor;
+        sums[n] = e.text.n * 2 + e.is_stderr;
+        for (size_t k = 0; k < e.text.n; k++)
+            sums[n] = sums[n] * 31 + (unsigned char)e.text.p[k];
+        partial += e.partial;
+    }
+    assert_true(n > 100 && partial > 3);
+    for (unsigned i = 0; i + 1 < n; i++) {
+        zl_log_reader_seek(p->r, at[i]);
+        for (unsigned k = i + 1; k < n; k++) {
+            assert_int_equal(zl_log_reader_next(p->r, &e), 1);
+            uint64_t sum = e.text.n * 2 + e.is_stderr;
+            for (size_t c = 0; c < e.text.n; c++)
+                sum = sum * 31 + (unsigned char)e.text.p[c];
+            if (sum != sums[k])
+                fail_msg("behind entry %u (%llu, %llu), entry %u differs", i, (unsigned long long)at[i].generation,
+                         (unsigned long long)at[i].offset, k);
+        }
+        expect_none(p);
+    }
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -138,6 +192,7 @@ int main(void)
         T(parts_of_both_streams_are_joined_also_behind_a_cursor_between_them),
         T(reading_goes_on_across_rotation_and_a_lost_place_moves_to_the_oldest),
         T(the_last_lines_are_found_across_files_and_count_whole_lines),
+        T(every_cursor_goes_on_exactly_where_its_entry_ended),
         T(what_is_unfinished_is_given_once_the_instance_has_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
