@@ -24,6 +24,7 @@
  *   touch PATH          make a file
  *   tty                 say whether input is a terminal, its size, whether it is the controlling one
  *   size                say the terminal's size whenever it changes, for ever
+ *   children N          make so many processes that wait
  *   orphan MS           a child's child stays for so long, its parent ends at once
  */
 #include <arpa/inet.h>
@@ -310,6 +311,14 @@ static void tty(void)
     say_size();
 }
 
+static void children(long n)
+{
+    for (long i = 0; i < n; i++)
+        if (fork() == 0)
+            for (;;)
+                pause();
+}
+
 static void orphan(long ms)
 {
     if (fork() == 0) {
@@ -378,6 +387,8 @@ int main(int argc, char **argv)
             int fd = open(arg, O_WRONLY | O_CREAT, 0644);
             if (fd < 0 || close(fd) < 0)
                 return 1;
+        } else if (strcmp(verb, "children") == 0) {
+            children(number(arg));
         } else if (strcmp(verb, "orphan") == 0) {
             orphan(number(arg));
         } else if (strcmp(verb, "alloc") == 0) {

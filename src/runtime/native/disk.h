@@ -17,8 +17,9 @@ struct zl_rt_disk {
 /* meta.json of a new instance. */
 void zl_rt_meta_print(struct zl_buf *out, const struct zl_rt_spec *spec, uint64_t created_at_ms);
 
-/* What is on disk of one instance. `alive`: a shim holds its lock. When none does, the state is EXITED: what was left
- * of it has been ended (cgroup killed and proven empty, link removed) and its `exit` written if it had none. */
+/* What is on disk of one instance. `alive`: a shim holds its lock and has not recorded the end. Else the state is
+ * EXITED: what was left of it has been ended (cgroup killed and proven empty, link removed) and its `exit` written if
+ * it had none. */
 int zl_rt_disk_load(const struct zl_rt_disk *d, const char *id, struct zl_arena *arena, struct zl_rt_instance *ret,
                     bool *ret_alive, struct zl_err *err) ZL_MUST;
 /* 1: nobody holds it (any more), 0: a shim does. */

@@ -275,7 +275,8 @@ static void a_follower_misses_nothing_over_rotation_and_agents(void **state)
     struct follower f = { .long_bytes = 0 };
     struct zl_log_entry e;
     struct zl_log_reader *r = NULL;
-    world_spec(w, &spec, ARGV("line", "1024", "hex", "00ffc0800d1b5b000a", "lines", "20000", "sleep", "1500", "exit", "0"));
+    world_spec(w, &spec,
+               ARGV("line", "1024", "hex", "00ffc0800d1b5b000a", "lines", "20000", "sleep", "1500", "exit", "0"));
     spec.log_max_bytes = 65536;
     spec.log_max_files = 200;
     world_run(w, &spec);
