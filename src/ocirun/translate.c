@@ -353,6 +353,7 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     ret->rootfs = zl_arena_strdup(&r->arena, real);
     free(real);
     ret->preserve_fds = r->o.preserved;
+    ret->keep_keyring = r->o.no_new_keyring;
     int e = ocirun_process(&t, process ? process : &c->process);
     e = e < 0 ? e : namespaces_of(&t);
     e = e < 0 ? e : ocirun_mounts(&t, bundle);

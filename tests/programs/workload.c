@@ -11,6 +11,7 @@
  *   burn MS             use the processor for so long
  *   cat PATH            print a file
  *   get ADDRESS:PORT    connect, ask for / and write the reply's last line, or why there is none
+ *   key NAME            whether a key of type user is found in the session keyring
  *   exit CODE           end
  *   signal N            end by that signal (its default action)
  *   forever             wait for SIGTERM, then end with 0
@@ -38,6 +39,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -366,6 +368,9 @@ int main(int argc, char **argv)
             dprintf(verb[0] == 's' ? 1 : 2, "%s\n", arg);
         } else if (strcmp(verb, "cat") == 0) {
             cat(arg);
+        } else if (strcmp(verb, "key") == 0) {
+            long key = syscall(SYS_request_key, "user", arg, NULL, 0);
+            dprintf(1, "%s\n", key >= 0 ? "found" : strerrorname_np(errno));
         } else if (strcmp(verb, "serve") == 0) {
             serve(number(arg));
         } else if (strcmp(verb, "get") == 0) {

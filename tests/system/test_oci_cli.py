@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import platform
 import random
 import subprocess
 
@@ -150,6 +151,27 @@ def test_exec_as_the_options_say(bundle):  # noqa: F811
         bundle("resume", "c")
         assert late.wait(20 * SLOW) == 8
     assert "not paused" in bundle("resume", "c", check=False).stderr
+
+
+KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  # add_key, keyctl
+
+
+def test_keyrings(bundle):  # noqa: F811
+    """The caller's session keyring is the container's only when that is asked for."""
+    add, control = KEY_CALLS[platform.machine()]
+    script = f"import ctypes, os, sys; c = ctypes.CDLL(None).syscall; assert c({control}, 1, None) > 0; " \
+             f"assert c({add}, b'user', b'zl-secret', b'x', 1, -3) > 0; os.execv(sys.argv[1], sys.argv[1:])"
+    bundle.write("key", "zl-secret", "forever")
+    for options, found in (([], "ENOKEY"), (["--no-new-keyring"], "found")):
+        bundle.ids.append("c")
+        with open(bundle.folder / "said", "w+") as out:
+            subprocess.run(["python3", "-c", script, ZL_OCI, "--root", bundle.state, "run", "--detach", *options, "c"], cwd=bundle.folder, stdout=out,
+                           stdin=subprocess.DEVNULL, timeout=30 * SLOW, check=True)
+            wait_for("it says so", lambda: (bundle.folder / "said").read_text() == found + "\n")
+        r = subprocess.run(["python3", "-c", script, ZL_OCI, "--root", bundle.state, "exec", "c", "/workload", "key", "zl-secret"], text=True,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=30 * SLOW, check=True)
+        assert r.stdout == "ENOKEY\n"
+        bundle("delete", "--force", "c")
 
 
 def test_rights_that_cannot_be_given(bundle):  # noqa: F811

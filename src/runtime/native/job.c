@@ -92,7 +92,7 @@ static const struct row job_rows[] = {
     { .at = AT(zl_job, scheduler), .kind = STRUCT, .of = &scheduler }, NUMBER_OF(zl_job, io_priority),
     NUMBER_OF(zl_job, set_personality), NUMBER_OF(zl_job, personality), { .at = AT(zl_job, cpus_entering), .kind = BYTES },
     { .at = AT(zl_job, cpus), .kind = BYTES }, NUMBER_OF(zl_job, memory_policy), { .at = AT(zl_job, memory_nodes), .kind = BYTES },
-    NUMBER_OF(zl_job, preserve_fds),
+    NUMBER_OF(zl_job, preserve_fds), NUMBER_OF(zl_job, keep_keyring),
     NUMBER_OF(zl_job, open_stdin),
 };
 /* clang-format on */

@@ -104,6 +104,7 @@ struct zl_job {
     uint64_t memory_policy;                /* the mode of set_mempolicy(2) + 1; 0: as it is */
     struct zl_str memory_nodes;            /* its mask */
     uint64_t preserve_fds;                 /* so many from 3 on stay open in the program */
+    uint64_t keep_keyring;                 /* the caller's session keyring is the program's, too */
 
     const char *cgroup_parent;
     uint64_t memory_bytes, cpu_quota_us, pids;

@@ -11,6 +11,7 @@
 #include <grp.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/magic.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -296,6 +297,16 @@ int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err)
     return chdir("/") < 0 && r == 0 ? zl_setup_fail(err, -errno, "enter the root") : r;
 }
 
+/* A session keyring of its own, empty: what the caller's holds is none of the program's. Where the call itself is
+ * forbidden or absent, it is to the program, too. */
+static int leave_keyring(const struct zl_job *job, struct zl_setup_error *err)
+{
+    if (job->keep_keyring || syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) >= 0 || errno == ENOSYS ||
+        errno == EPERM)
+        return 0;
+    return zl_setup_fail(err, -errno, "make a session keyring");
+}
+
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report, struct zl_setup_error *err)
 {
     struct identity id = { 0 };
@@ -313,6 +324,7 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report,
     if (chdir(cwd) < 0 && !(errno == ENOENT && make_folders(cwd) == 0 && chdir(cwd) == 0))
         return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);
     r = zl_setup_scheduling(job, err);
+    r = r < 0 ? r : leave_keyring(job, err);
     r = r < 0 ? r : set_labels(job, err);
     if (r < 0)
         return r;
