@@ -217,26 +217,92 @@ static const struct zl_field rule_fields[] = {
 };
 static const struct zl_type type_rule = OPEN(zl_oci_device_rule, rule_fields);
 
-/* Of each, only these resources are there yet. */
+#define U64(name_, at) { .name = name_, .kind = ZL_K_CUSTOM, .offset = at, .decode = decode_u64 }
+/* useHierarchy is passed over: groups are hierarchical now, and nothing else. */
 static const struct zl_field memory_fields[] = {
     NUM("limit", 0, -1, INT64_MAX), NUM("swap", LR(memory_swap) - LR(memory_limit), -1, INT64_MAX),
-    EMPTY("reservation"), EMPTY("kernel"), EMPTY("kernelTCP"), EMPTY("swappiness"),
+    NUM("reservation", LR(memory_reservation) - LR(memory_limit), -1, INT64_MAX), NUM("kernel", LR(kernel) - LR(memory_limit), -1, INT64_MAX),
+    NUM("kernelTCP", LR(kernel_tcp) - LR(memory_limit), -1, INT64_MAX),
+    NUM("swappiness", LR(swappiness) - LR(memory_limit), -1, 100, .fallback = "-1"),
+    { .name = "disableOOMKiller", .kind = ZL_K_BOOL, .offset = LR(no_oom_killer) - LR(memory_limit) },
+    { .name = "checkBeforeUpdate", .kind = ZL_K_BOOL, .offset = LR(check_before_update) - LR(memory_limit) },
 };
 static const struct zl_type type_memory = PART("'memory'", memory_fields);
 static const struct zl_field cpu_fields[] = {
     NUM("quota", LR(cpu_quota) - LR(cpu_quota), -1, INT64_MAX), NUM("shares", LR(cpu_shares) - LR(cpu_quota), 0, INT64_MAX),
-    { .name = "period", .kind = ZL_K_CUSTOM, .offset = LR(cpu_period) - LR(cpu_quota), .decode = decode_u64 },
-    EMPTY("burst"), EMPTY("realtimeRuntime"), EMPTY("realtimePeriod"), EMPTY("cpus"), EMPTY("mems"), EMPTY("idle"),
+    U64("period", LR(cpu_period) - LR(cpu_quota)), U64("burst", LR(cpu_burst) - LR(cpu_quota)),
+    NUM("realtimeRuntime", LR(cpu_rt_runtime) - LR(cpu_quota), -1, INT64_MAX), U64("realtimePeriod", LR(cpu_rt_period) - LR(cpu_quota)),
+    STR("cpus", LR(cpus) - LR(cpu_quota)), STR("mems", LR(mems) - LR(cpu_quota)),
+    NUM("idle", LR(cpu_idle) - LR(cpu_quota), -1, 1, .fallback = "-1"),
 };
 static const struct zl_type type_cpu = PART("'cpu'", cpu_fields);
 static const struct zl_field pids_fields[] = { NUM("limit", 0, INT64_MIN, INT64_MAX) };
 static const struct zl_type type_pids = PART("'pids'", pids_fields);
+#define DEVICE_NUMBER \
+    NUM("major", AT(zl_oci_throttle, major), 0, UINT32_MAX, .flags = ZL_F_REQUIRED), \
+    NUM("minor", AT(zl_oci_throttle, minor), 0, UINT32_MAX, .flags = ZL_F_REQUIRED)
+static const struct zl_field throttle_fields[] = {
+    DEVICE_NUMBER, { .name = "rate", .kind = ZL_K_CUSTOM, .offset = AT(zl_oci_throttle, rate), .flags = ZL_F_REQUIRED, .decode = decode_u64 },
+};
+static const struct zl_type type_throttle = OPEN(zl_oci_throttle, throttle_fields);
+static const struct zl_field weight_fields[] = {
+    DEVICE_NUMBER, NUM("weight", AT(zl_oci_throttle, weight), 0, 1000), NUM("leafWeight", AT(zl_oci_throttle, leaf_weight), 0, 1000),
+};
+static const struct zl_type type_weight = OPEN(zl_oci_throttle, weight_fields);
+const char *const zl_oci_throttle_names[ZL_OCI_THROTTLES] = { "throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice",
+                                                              "throttleWriteIOPSDevice" };
+#define THROTTLE(name_, kind_) \
+    { .name = name_, .kind = ZL_K_LIST, .offset = LR(throttles) - LR(io_weight) + (kind_) * sizeof(struct zl_items), .type = &type_throttle }
+static const struct zl_field block_io_fields[] = {
+    NUM("weight", 0, 0, 1000), NUM("leafWeight", LR(io_leaf_weight) - LR(io_weight), 0, 1000),
+    { .name = "weightDevice", .kind = ZL_K_LIST, .offset = LR(weight_devices) - LR(io_weight), .type = &type_weight },
+    THROTTLE("throttleReadBpsDevice", ZL_OCI_READ_BPS), THROTTLE("throttleWriteBpsDevice", ZL_OCI_WRITE_BPS),
+    THROTTLE("throttleReadIOPSDevice", ZL_OCI_READ_IOPS), THROTTLE("throttleWriteIOPSDevice", ZL_OCI_WRITE_IOPS),
+};
+static const struct zl_type type_block_io = PART("'blockIO'", block_io_fields);
+static const struct zl_field hugepage_fields[] = {
+    STR("pageSize", AT(zl_oci_hugepages, size), .flags = ZL_F_REQUIRED),
+    { .name = "limit", .kind = ZL_K_CUSTOM, .offset = AT(zl_oci_hugepages, limit), .flags = ZL_F_REQUIRED, .decode = decode_u64 },
+};
+static const struct zl_type type_hugepages = OPEN(zl_oci_hugepages, hugepage_fields);
+static const struct zl_field priority_fields[] = {
+    STR("name", AT(zl_oci_priority, name), .flags = ZL_F_REQUIRED), NUM("priority", AT(zl_oci_priority, priority), 0, UINT32_MAX, .flags = ZL_F_REQUIRED),
+};
+static const struct zl_type type_priority = OPEN(zl_oci_priority, priority_fields);
+static const struct zl_field network_fields[] = {
+    NUM("classID", 0, 0, UINT32_MAX), { .name = "priorities", .kind = ZL_K_LIST, .offset = LR(priorities) - LR(class_id), .type = &type_priority },
+};
+static const struct zl_type type_network = PART("'network'", network_fields);
+static const struct zl_field rdma_fields[] = {
+    NUM("hcaHandles", AT(zl_oci_rdma, handles), -1, UINT32_MAX, .fallback = "-1"), NUM("hcaObjects", AT(zl_oci_rdma, objects), -1, UINT32_MAX, .fallback = "-1"),
+};
+static const struct zl_type type_rdma = OPEN(zl_oci_rdma, rdma_fields);
+
+static void decode_rdma(struct zl_decoder *d, const struct zl_value *v, void *field)
+{
+    struct zl_items *list = field;
+    if (v->kind != ZL_MAP) {
+        zl_problem_add(d, v, "invalid", NULL, "expected a map of devices, got %s", zl_value_kind_name(v->kind));
+        return;
+    }
+    list->v = zl_arena_alloc(d->arena, (v->count + 1) * sizeof *list->v);
+    for (const struct zl_value *i = v->first; i; i = i->next) {
+        struct zl_oci_rdma *item = zl_decode(d, &type_rdma, i);
+        item->device = i->key->text.p;
+        list->v[list->n++] = item;
+    }
+}
+
 static const struct zl_field resource_fields[] = {
     { .name = "devices", .kind = ZL_K_LIST, .offset = LR(devices), .type = &type_rule },
     { .name = "memory", .kind = ZL_K_STRUCT, .offset = LR(memory_limit), .type = &type_memory },
     { .name = "pids", .kind = ZL_K_STRUCT, .offset = LR(pids_limit), .type = &type_pids },
     { .name = "cpu", .kind = ZL_K_STRUCT, .offset = LR(cpu_quota), .type = &type_cpu },
-    EMPTY("blockIO"), EMPTY("hugepageLimits"), EMPTY("network"), EMPTY("rdma"), EMPTY("unified"),
+    { .name = "blockIO", .kind = ZL_K_STRUCT, .offset = LR(io_weight), .type = &type_block_io },
+    { .name = "hugepageLimits", .kind = ZL_K_LIST, .offset = LR(hugepages), .type = &type_hugepages },
+    { .name = "network", .kind = ZL_K_STRUCT, .offset = LR(class_id), .type = &type_network },
+    { .name = "rdma", .kind = ZL_K_CUSTOM, .offset = LR(rdma), .decode = decode_rdma },
+    { .name = "unified", .kind = ZL_K_CUSTOM, .offset = LR(unified), .decode = decode_pairs },
 };
 static const struct zl_type type_resources = OPEN(zl_oci_resources, resource_fields);
 

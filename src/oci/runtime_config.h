@@ -108,10 +108,45 @@ struct zl_oci_seccomp {
     struct zl_items rules; /* of struct zl_oci_seccomp_rule */
 };
 
+struct zl_oci_throttle {
+    int64_t major, minor;
+    uint64_t rate;
+    int64_t weight, leaf_weight; /* of weightDevice, instead of a rate; 0: not said */
+};
+
+struct zl_oci_hugepages {
+    const char *size; /* 2MB */
+    uint64_t limit;
+};
+
+struct zl_oci_priority {
+    const char *name;
+    int64_t priority;
+};
+
+struct zl_oci_rdma {
+    const char *device;
+    int64_t handles, objects; /* -1: not said */
+};
+
+enum zl_oci_throttle_kind { ZL_OCI_READ_BPS, ZL_OCI_WRITE_BPS, ZL_OCI_READ_IOPS, ZL_OCI_WRITE_IOPS, ZL_OCI_THROTTLES };
+extern const char *const zl_oci_throttle_names[ZL_OCI_THROTTLES];
+
 struct zl_oci_resources {
     struct zl_items devices;                                              /* of struct zl_oci_device_rule */
     int64_t memory_limit, memory_swap, pids_limit, cpu_quota, cpu_shares; /* 0: not said; -1: none */
     uint64_t cpu_period;
+    int64_t memory_reservation, kernel, kernel_tcp; /* 0: not said; -1: none */
+    int64_t swappiness;                             /* -1: not said */
+    bool no_oom_killer, check_before_update;
+    uint64_t cpu_burst, cpu_rt_period;                           /* 0: not said */
+    int64_t cpu_rt_runtime, cpu_idle;                            /* idle -1: not said */
+    const char *cpus, *mems;                                     /* NULL: not said */
+    int64_t io_weight, io_leaf_weight;                           /* 0: not said */
+    struct zl_items weight_devices, throttles[ZL_OCI_THROTTLES]; /* of struct zl_oci_throttle */
+    struct zl_items hugepages;                                   /* of struct zl_oci_hugepages */
+    int64_t class_id;                                            /* 0: not said */
+    struct zl_items priorities, rdma, unified;                   /* of struct zl_oci_priority, _rdma, _pair */
 };
 
 struct zl_oci_clock {

@@ -29,16 +29,17 @@ static int connect_console(struct ocirun *r, const char *path, int *ret)
     return 0;
 }
 
-int ocirun_make_console(struct ocirun *r, bool terminal, bool waits)
+int ocirun_make_console(struct ocirun *r, struct zl_job *job, bool waits)
 {
+    struct winsize size;
     struct ocirun_console *ret = &r->console;
     *ret = (struct ocirun_console){ -EBADF, -EBADF };
     const char *path = r->o.console_socket;
-    if (path && !terminal)
+    if (path && !job->terminal)
         return zl_fail(&r->err, ZL_E_USAGE, "--console-socket is of use with process.terminal only");
     if (path)
         return connect_console(r, path, &ret->theirs);
-    if (!terminal)
+    if (!job->terminal)
         return 0;
     if (!waits)
         return zl_fail(&r->err, ZL_E_USAGE,
@@ -48,6 +49,10 @@ int ocirun_make_console(struct ocirun *r, bool terminal, bool waits)
         return zl_fail(&r->err, -errno, "make a console socket");
     ret->theirs = ends[0];
     ret->ours = ends[1];
+    if (!job->rows && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0) { /* before the program looks */
+        job->rows = size.ws_row;
+        job->columns = size.ws_col;
+    }
     return 0;
 }
 

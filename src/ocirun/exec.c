@@ -149,14 +149,14 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
     _exit(0);
 }
 
-static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_job *job,
-                 const struct ocirun_state *s, const struct zl_cgroup *g)
+static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, struct zl_job *job, const struct ocirun_state *s,
+                 const struct zl_cgroup *g)
 {
     struct zl_setup_error err = { 0 };
     int announce[2], report[2], pid = 0;
     if (pipe2(announce, O_CLOEXEC) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, report) < 0)
         return zl_fail(&r->err, -errno, "make the pipes");
-    if (ocirun_make_console(r, job->terminal, !r->o.detach) < 0)
+    if (ocirun_make_console(r, job, !r->o.detach) < 0)
         return r->err.code;
     int console = r->console.theirs;
     pid_t helper = fork();

@@ -20,6 +20,8 @@ struct ocirun_options {
     const char *preserve_fds;                                                      /* of create, run, exec */
     const char *resources, *interval;                                              /* of update and events */
     const char *memory, *memory_swap, *cpu_quota, *cpu_period, *cpu_shares, *pids; /* of update, instead of a file */
+    const char *memory_reservation, *kernel_memory, *kernel_memory_tcp, *cpu_burst, *cpu_rt_period, *cpu_rt_runtime;
+    const char *cpu_idle, *cpus, *mems, *blkio_weight;
     struct zl_strings words;           /* what the verb is given: the id first */
     struct zl_strings command;         /* of exec, options of ps */
     struct zl_strings env, gids, caps; /* of exec */
@@ -32,6 +34,7 @@ struct ocirun_options {
 struct ocirun_state {
     const char *id, *version, *bundle, *rootfs, *cgroup_parent, *cgroup_name, *created, *boot_id;
     int64_t pid, start_time;     /* pid 0: it was never made whole */
+    int64_t controllers;         /* the groups that it has beside the usual ones: 1 << zl_controller */
     struct zl_items annotations; /* of struct zl_oci_pair */
 };
 
@@ -134,8 +137,8 @@ int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runt
 int ocirun_write_pid(struct ocirun *r, pid_t pid) ZL_MUST;
 int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e);
 /* --- console.c --- */
-/* r->console, for a process with a terminal or not, whose end someone waits for or not. */
-int ocirun_make_console(struct ocirun *r, bool terminal, bool waits) ZL_MUST;
+/* r->console, for a job with a terminal or not, whose end someone waits for or not. */
+int ocirun_make_console(struct ocirun *r, struct zl_job *job, bool waits) ZL_MUST;
 /* Signals go to the process, and ours to its terminal and back; its end is the exit code. */
 int ocirun_wait(struct ocirun *r, pid_t pid);
 
@@ -156,6 +159,15 @@ int ocirun_list(struct ocirun *r, const char *unused) ZL_MUST;
 int ocirun_ps(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_pause(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_resume(struct ocirun *r, const char *id) ZL_MUST;
+/* --- limits.c --- */
+/* What a document says beside the limits that struct zl_cgroup_limits has, and the controllers that it takes. */
+struct ocirun_values {
+    struct zl_cgroup_value *v;
+    unsigned n;
+    uint32_t controllers;
+};
+int ocirun_values(struct ocirun *r, const struct zl_oci_resources *from, struct ocirun_values *ret) ZL_MUST;
+int ocirun_set_values(struct ocirun *r, const struct zl_cgroup *g, const struct ocirun_values *values) ZL_MUST;
 /* --- resources.c --- */
 int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct zl_cgroup_limits *ret) ZL_MUST;
 /* The document's rules, then what every container has (config-linux.md, Default Devices). */

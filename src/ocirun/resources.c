@@ -59,7 +59,8 @@ int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct 
     l.memory_total = from->memory_swap ? from->memory_swap : -1; /* not said: any */
     l.pids = from->pids_limit < 0 ? ZL_CGROUP_ANY : (uint64_t)from->pids_limit;
     if (from->cpu_quota)
-        l.cpu_quota_us = from->cpu_quota < 0 ? ZL_CGROUP_ANY : (uint64_t)from->cpu_quota * 100000 / period;
+        l.cpu_quota_us = from->cpu_quota < 0 ? ZL_CGROUP_ANY : (uint64_t)from->cpu_quota;
+    l.cpu_period_us = from->cpu_period;
     *ret = l;
     return 0;
 }
@@ -83,24 +84,48 @@ static int number(struct ocirun *r, const char *option, const char *text, int64_
     return 0;
 }
 
-/* --resources FILE, - for standard input; else one option a number. */
+/* One option a number. */
+static int read_options(struct ocirun *r, struct zl_oci_resources *ret)
+{
+    int64_t period = 0, burst = 0, rt_period = 0;
+    const struct {
+        const char *option, *text;
+        int64_t min, *to;
+    } numbers[] = { { "--memory", r->o.memory, -1, &ret->memory_limit },
+                    { "--memory-swap", r->o.memory_swap, -1, &ret->memory_swap },
+                    { "--memory-reservation", r->o.memory_reservation, -1, &ret->memory_reservation },
+                    { "--kernel-memory", r->o.kernel_memory, -1, &ret->kernel },
+                    { "--kernel-memory-tcp", r->o.kernel_memory_tcp, -1, &ret->kernel_tcp },
+                    { "--cpu-quota", r->o.cpu_quota, -1, &ret->cpu_quota },
+                    { "--cpu-period", r->o.cpu_period, 0, &period },
+                    { "--cpu-burst", r->o.cpu_burst, 0, &burst },
+                    { "--cpu-share", r->o.cpu_shares, 0, &ret->cpu_shares },
+                    { "--cpu-rt-period", r->o.cpu_rt_period, 0, &rt_period },
+                    { "--cpu-rt-runtime", r->o.cpu_rt_runtime, -1, &ret->cpu_rt_runtime },
+                    { "--cpu-idle", r->o.cpu_idle, 0, &ret->cpu_idle },
+                    { "--blkio-weight", r->o.blkio_weight, 0, &ret->io_weight },
+                    { "--pids-limit", r->o.pids, -1, &ret->pids_limit } };
+    int e = 0;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(numbers) && e == 0; i++)
+        e = number(r, numbers[i].option, numbers[i].text, numbers[i].min, numbers[i].to);
+    ret->cpu_period = (uint64_t)period;
+    ret->cpu_burst = (uint64_t)burst;
+    ret->cpu_rt_period = (uint64_t)rt_period;
+    ret->cpus = r->o.cpus;
+    ret->mems = r->o.mems;
+    return e;
+}
+
+/* --resources FILE, - for standard input; else the options. */
 static int read_resources(struct ocirun *r, struct zl_oci_resources **ret)
 {
     zl_auto_buf text = ZL_BUF_INIT;
     struct zl_decoder d;
     const char *path = r->o.resources;
-    int64_t period = 0;
     *ret = zl_arena_alloc(&r->arena, sizeof **ret);
-    if (!path) {
-        int e = number(r, "--memory", r->o.memory, -1, &(*ret)->memory_limit);
-        e = e < 0 ? e : number(r, "--memory-swap", r->o.memory_swap, -1, &(*ret)->memory_swap);
-        e = e < 0 ? e : number(r, "--cpu-quota", r->o.cpu_quota, -1, &(*ret)->cpu_quota);
-        e = e < 0 ? e : number(r, "--cpu-share", r->o.cpu_shares, 0, &(*ret)->cpu_shares);
-        e = e < 0 ? e : number(r, "--pids-limit", r->o.pids, -1, &(*ret)->pids_limit);
-        e = e < 0 ? e : number(r, "--cpu-period", r->o.cpu_period, 0, &period);
-        (*ret)->cpu_period = (uint64_t)period;
-        return e;
-    }
+    (*ret)->swappiness = (*ret)->cpu_idle = -1;
+    if (!path)
+        return read_options(r, *ret);
     int e = zl_read_file(AT_FDCWD, zl_streq(path, "-") ? "/proc/self/fd/0" : path, ZL_OCI_CONFIG_MAX + 1, &text);
     if (e < 0)
         return zl_fail(&r->err, e, "read %s", path);
@@ -110,22 +135,61 @@ static int read_resources(struct ocirun *r, struct zl_oci_resources **ret)
     return e < 0 ? zl_wrap(&r->err, e, "%s", path) : 0;
 }
 
+/* Groups in hierarchies of v1 that the container was made without. */
+static int extend(struct ocirun *r, const char *id, struct ocirun_state *s, uint32_t controllers, struct zl_cgroup *g)
+{
+    uint32_t more = controllers & ~(uint32_t)s->controllers;
+    int e = zl_cgroup_find_all(s->cgroup_parent, s->cgroup_name, controllers | (uint32_t)s->controllers, g);
+    bool extended = false;
+    for (int c = ZL_CONTROLLER_BLKIO; c < ZL_CONTROLLER_COUNT && e == 0; c++)
+        if (more >> c & 1 && g->dir[c][0]) {
+            extended = true;
+            e = zl_cgroup_extend(g, (enum zl_controller)c);
+        }
+    if (e < 0)
+        return zl_fail(&r->err, e, "give %s a group in another hierarchy", id);
+    if (!extended)
+        return 0;
+    s->controllers |= controllers;
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    return folder < 0 ? folder : ocirun_write_state(r, folder, s);
+}
+
+/* checkBeforeUpdate: rather an error than a container that is killed for what it has. */
+static int check_usage(struct ocirun *r, const struct zl_oci_resources *from, const struct zl_cgroup *g)
+{
+    struct zl_cgroup_stats stats;
+    if (!from->check_before_update || from->memory_limit <= 0 || zl_cgroup_stats(g, &stats) < 0)
+        return 0;
+    return stats.memory_bytes <= (uint64_t)from->memory_limit
+               ? 0
+               : zl_fail(&r->err, ZL_E_CONFLICT, "linux.resources.memory.limit: %lld is less than the %llu in use",
+                         (long long)from->memory_limit, (unsigned long long)stats.memory_bytes);
+}
+
 int ocirun_update(struct ocirun *r, const char *id)
 {
     struct ocirun_state *s;
     struct zl_oci_resources *from;
     struct zl_cgroup_limits limits;
+    struct ocirun_values values;
     struct zl_cgroup g;
     enum ocirun_status status;
     int e = find(r, id, &s, &g, &status);
     e = e < 0 ? e : read_resources(r, &from);
     e = e < 0 ? e : ocirun_limits(r, from, &limits);
+    e = e < 0 ? e : ocirun_values(r, from, &values);
     if (e < 0)
         return e;
     if (status == OCIRUN_STOPPED)
         return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
+    e = check_usage(r, from, &g);
+    e = e < 0 ? e : extend(r, id, s, values.controllers, &g);
+    if (e < 0)
+        return e;
+    limits.controllers = values.controllers;
     e = zl_cgroup_update(&g, &limits);
-    return e < 0 ? zl_fail(&r->err, e, "change the limits of %s", id) : 0;
+    return e < 0 ? zl_fail(&r->err, e, "change the limits of %s", id) : ocirun_set_values(r, &g, &values);
 }
 
 static struct zl_value *map_with(struct zl_arena *a, const char *key, struct zl_value *v)

@@ -40,6 +40,7 @@ static const struct zl_field state_fields[] = {
     TEXT("cgroupParent", cgroup_parent), TEXT("cgroupName", cgroup_name), TEXT("bootId", boot_id),
     { .name = "pid", .kind = ZL_K_INT, .offset = AT(pid), .max = INT32_MAX, .flags = ZL_F_REQUIRED },
     { .name = "startTime", .kind = ZL_K_INT, .offset = AT(start_time), .flags = ZL_F_REQUIRED },
+    { .name = "controllers", .kind = ZL_K_INT, .offset = AT(controllers), .max = UINT32_MAX },
     { .name = "annotations", .kind = ZL_K_CUSTOM, .offset = AT(annotations), .decode = decode_pairs, .print = print_pairs },
 };
 /* clang-format on */
@@ -141,7 +142,7 @@ enum ocirun_status ocirun_status(const struct ocirun_state *s, int folder)
 int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret)
 {
     *ret = (struct zl_cgroup){ 0 };
-    return s->cgroup_name[0] ? zl_cgroup_find_all(s->cgroup_parent, s->cgroup_name, ret) : 0;
+    return s->cgroup_name[0] ? zl_cgroup_find_all(s->cgroup_parent, s->cgroup_name, (uint32_t)s->controllers, ret) : 0;
 }
 
 struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, const char *status, int64_t pid)

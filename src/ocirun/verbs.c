@@ -50,19 +50,23 @@ static int do_without_group(struct ocirun *r, const struct zl_cgroup_limits *lim
                          (unsigned)geteuid());
 }
 
-static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, struct zl_cgroup *g, struct ocirun_state *s)
+static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct ocirun_values *values,
+                      struct zl_cgroup *g, struct ocirun_state *s)
 {
     struct zl_cgroup_limits limits;
     int e = ocirun_limits(r, &c->linux_.resources, &limits);
     if (e < 0)
         return e;
+    limits.controllers = values->controllers;
     e = zl_cgroup_create(g, &limits);
     if ((e == -EACCES || e == -EPERM || e == -EROFS) && geteuid() != 0)
         return do_without_group(r, &limits, g, s);
-    if (e == 0 && geteuid() != 0)
-        return 0; /* the kernel lets the user open the own devices only, whatever the rules */
-    return e < 0 ? zl_fail(&r->err, e, "make the cgroup with its limits")
-                 : ocirun_set_devices(r, &c->linux_.resources.devices, g);
+    if (e < 0)
+        return zl_fail(&r->err, e, "make the cgroup with its limits");
+    e = ocirun_set_values(r, g, values);
+    if (e < 0 || geteuid() != 0)
+        return e; /* the kernel lets the user open the own devices only, whatever the rules */
+    return ocirun_set_devices(r, &c->linux_.resources.devices, g);
 }
 
 int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret)
@@ -175,9 +179,12 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
         e = zl_fail(&r->err, ZL_E_INVALID, "process: without one there is nothing to run");
     e = e < 0 ? e : ocirun_job(r, c, NULL, s.bundle, id, &job);
     e = e < 0 ? e : ocirun_cgroup_path(r, c->linux_.cgroups_path, id, &s.cgroup_parent, &s.cgroup_name);
+    struct ocirun_values values;
+    e = e < 0 ? e : ocirun_values(r, &c->linux_.resources, &values);
     if (e < 0)
         return e;
-    e = zl_cgroup_find_all(s.cgroup_parent, s.cgroup_name, &g);
+    s.controllers = values.controllers;
+    e = zl_cgroup_find_all(s.cgroup_parent, s.cgroup_name, values.controllers, &g);
     if (e < 0)
         return zl_fail(&r->err, e, "find the cgroups");
     if (zl_cgroup_empty(&g) == 0) /* and a failure below must not end what is in there */
@@ -194,8 +201,8 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     zl_auto_close int starter = run ? -EBADF : make_starter(folder);
     if (starter < 0 && !run)
         return zl_fail(&r->err, starter, "make the start socket");
-    e = ocirun_make_console(r, job.terminal, run && !r->o.detach);
-    e = e < 0 ? e : set_limits(r, c, &g, &s);
+    e = ocirun_make_console(r, &job, run && !r->o.detach);
+    e = e < 0 ? e : set_limits(r, c, &values, &g, &s);
     struct creation creation = { r, c, &s };
     struct zl_setup_options o = { .dir = -EBADF,
                                   .cgroup = &g,

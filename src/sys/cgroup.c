@@ -16,8 +16,15 @@
 #include <unistd.h>
 
 enum { GROUP_DEPTH_MAX = 16 };
-static const char *const controller_names[ZL_CONTROLLER_COUNT] = { "",     "memory",  "cpu",    "cpuacct",
-                                                                   "pids", "freezer", "devices" };
+static const char *const controller_names[ZL_CONTROLLER_COUNT] = { "",        "memory",   "cpu",   "cpuacct", "pids",
+                                                                   "freezer", "devices",  "blkio", "cpuset",  "hugetlb",
+                                                                   "net_cls", "net_prio", "rdma" };
+enum { FIRST_SIX = (1u << ZL_CONTROLLER_DEVICES) - 1 };
+
+const char *zl_controller_name(enum zl_controller c)
+{
+    return controller_names[c];
+}
 
 static int read_value(const char *dir, const char *file, struct zl_buf *ret)
 {
@@ -60,7 +67,7 @@ static uint64_t number_after(const struct zl_buf *b, const char *key)
 }
 
 /* A line of /proc/self/mountinfo: …fields… mountpoint …  - fstype source superoptions. proc(5) */
-static int take_mount(struct zl_str line, int controllers, const char *parent, const char *id, struct zl_cgroup *g)
+static int take_mount(struct zl_str line, uint32_t controllers, const char *parent, const char *id, struct zl_cgroup *g)
 {
     struct zl_str field, rest = line, mountpoint = { NULL, 0 }, type, options;
     for (int i = 0; rest.p && i < 5; i++)
@@ -74,7 +81,9 @@ static int take_mount(struct zl_str line, int controllers, const char *parent, c
     bool v2 = zl_str_is(type, "cgroup2");
     if (!v2 && !zl_str_is(type, "cgroup"))
         return 0;
-    for (int c = 0; c < controllers; c++) {
+    for (unsigned c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        if (!(controllers >> c & 1))
+            continue;
         bool match = v2 && c == ZL_CONTROLLER_UNIFIED;
         for (struct zl_str o = options; !v2 && o.p && c > 0 && !match;) {
             field = zl_str_cut(o, ',', &o);
@@ -90,7 +99,7 @@ static int take_mount(struct zl_str line, int controllers, const char *parent, c
     return 0;
 }
 
-static int find(const char *parent, const char *id, int controllers, struct zl_cgroup *ret)
+static int find(const char *parent, const char *id, uint32_t controllers, struct zl_cgroup *ret)
 {
     struct zl_cgroup g = { 0 };
     zl_auto_buf text = ZL_BUF_INIT;
@@ -112,12 +121,12 @@ static int find(const char *parent, const char *id, int controllers, struct zl_c
 
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret)
 {
-    return find(parent, id, ZL_CONTROLLER_DEVICES, ret);
+    return find(parent, id, FIRST_SIX, ret);
 }
 
-int zl_cgroup_find_all(const char *parent, const char *id, struct zl_cgroup *ret)
+int zl_cgroup_find_all(const char *parent, const char *id, uint32_t more, struct zl_cgroup *ret)
 {
-    return find(parent, id, ZL_CONTROLLER_COUNT, ret);
+    return find(parent, id, FIRST_SIX | 1u << ZL_CONTROLLER_DEVICES | more, ret);
 }
 
 static bool has_word(const struct zl_buf *b, const char *word)
@@ -133,23 +142,29 @@ static bool has_word(const struct zl_buf *b, const char *word)
  * it is the machine's root, as in a container of its own; what is on already is left alone, so that such a place works
  * where somebody has prepared it. Statistics want all three controllers, but only a limit that is asked for insists.
  */
-static int enable_controllers_in(const char *dir, const struct zl_cgroup_limits *l)
+static int enable_controllers_in(const struct zl_cgroup *g, const char *dir, const struct zl_cgroup_limits *l)
 {
     const struct {
+        enum zl_controller c;
         const char *name, *on;
-        bool needed;
-    } wanted[] = { { "memory", "+memory", l->memory_bytes },
-                   { "cpu", "+cpu", l->cpu_quota_us || l->cpu_shares },
-                   { "pids", "+pids", l->pids } };
+        bool always, needed;
+    } wanted[] = { { ZL_CONTROLLER_MEMORY, "memory", "+memory", true, l->memory_bytes },
+                   { ZL_CONTROLLER_CPU, "cpu", "+cpu", true, l->cpu_quota_us || l->cpu_shares },
+                   { ZL_CONTROLLER_PIDS, "pids", "+pids", true, l->pids },
+                   { ZL_CONTROLLER_BLKIO, "io", "+io", true, false },
+                   { ZL_CONTROLLER_CPUSET, "cpuset", "+cpuset", false, false },
+                   { ZL_CONTROLLER_HUGETLB, "hugetlb", "+hugetlb", false, false },
+                   { ZL_CONTROLLER_RDMA, "rdma", "+rdma", false, false } };
     zl_auto_buf there = ZL_BUF_INIT, on = ZL_BUF_INIT;
     int r = read_value(dir, "cgroup.controllers", &there);
     r = r < 0 ? r : read_value(dir, "cgroup.subtree_control", &on);
     for (size_t i = 0; i < ZL_ARRAY_LEN(wanted) && r == 0; i++) {
-        if (has_word(&on, wanted[i].name))
-            continue;
+        bool named = l->controllers >> wanted[i].c & 1, always = wanted[i].always && g->layout == ZL_CGROUP_V2;
+        if (g->dir[wanted[i].c][0] || !(named || always) || has_word(&on, wanted[i].name))
+            continue; /* v1 has it, or nobody wants it */
         int w =
             has_word(&there, wanted[i].name) ? write_value(dir, "cgroup.subtree_control", wanted[i].on) : -EOPNOTSUPP;
-        r = w < 0 && wanted[i].needed ? w : 0;
+        r = w < 0 && wanted[i].needed ? w : 0; /* of the others, zl_cgroup_set finds the file missing */
     }
     return r;
 }
@@ -162,7 +177,7 @@ static int enable_controllers(const struct zl_cgroup *g, const struct zl_cgroup_
     int r = 0;
     for (const char *p = dir + g->unified_root; r == 0 && p; p = strchr(p + 1, '/')) {
         snprintf(above, sizeof above, "%.*s", (int)(p - dir), dir);
-        r = enable_controllers_in(above, l);
+        r = enable_controllers_in(g, above, l);
     }
     return r;
 }
@@ -170,6 +185,23 @@ static int enable_controllers(const struct zl_cgroup *g, const struct zl_cgroup_
 static int write_limit(const char *dir, const char *file, uint64_t v, const char *none)
 {
     return v == ZL_CGROUP_ANY ? write_value(dir, file, none) : write_u64(dir, file, v);
+}
+
+static int set_quota_v2(const char *dir, const struct zl_cgroup_limits *l)
+{
+    unsigned long long period = l->cpu_period_us ? l->cpu_period_us : 100000;
+    zl_auto_buf now = ZL_BUF_INIT;
+    char text[64];
+    if (l->cpu_quota_us && l->cpu_quota_us != ZL_CGROUP_ANY) {
+        snprintf(text, sizeof text, "%llu %llu", (unsigned long long)l->cpu_quota_us, period);
+    } else {
+        int r = l->cpu_quota_us ? 0 : read_value(dir, "cpu.max", &now); /* the quota stays */
+        if (r < 0)
+            return r;
+        int quota = now.n ? (int)strcspn(now.p, " \n") : 3;
+        snprintf(text, sizeof text, "%.*s %llu", ZL_MIN(quota, 24), now.n ? now.p : "max", period);
+    }
+    return write_value(dir, "cpu.max", text);
 }
 
 static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
@@ -183,12 +215,8 @@ static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
         if (r == 0 && l->memory_total >= 0) /* as a container's memory, not its memory and as much swap again */
             (void)write_u64(dir, "memory.swap.max", swap);
     }
-    if (r == 0 && l->cpu_quota_us) {
-        char text[48] = "max 100000";
-        if (l->cpu_quota_us != ZL_CGROUP_ANY)
-            snprintf(text, sizeof text, "%llu 100000", (unsigned long long)l->cpu_quota_us);
-        r = write_value(dir, "cpu.max", text);
-    }
+    if (r == 0 && (l->cpu_quota_us || l->cpu_period_us))
+        r = set_quota_v2(dir, l);
     if (r == 0 && l->cpu_shares) /* v1's 2 to 262144 on v2's 1 to 10000, as runc and crun do */
         r = write_u64(dir, "cpu.weight",
                       1 + (ZL_MIN(ZL_MAX(l->cpu_shares, UINT64_C(2)), UINT64_C(262144)) - 2) * 9999 / 262142);
@@ -208,6 +236,15 @@ static int set_memory_v1(const char *dir, const struct zl_cgroup_limits *l)
     return r;
 }
 
+static int set_quota_v1(const char *dir, const struct zl_cgroup_limits *l)
+{
+    uint64_t period = l->cpu_period_us ? l->cpu_period_us : 100000;
+    int r = write_u64(dir, "cpu.cfs_period_us", period);
+    int q = l->cpu_quota_us ? write_limit(dir, "cpu.cfs_quota_us", l->cpu_quota_us, "-1") : 0;
+    /* Their ratio may be too great for a moment: then the quota goes first. */
+    return r == -EINVAL && q == 0 ? write_u64(dir, "cpu.cfs_period_us", period) : r < 0 ? r : q;
+}
+
 static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
 {
     const char *cpu = g->dir[ZL_CONTROLLER_CPU];
@@ -217,10 +254,8 @@ static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
         return -EOPNOTSUPP;
     if (l->memory_bytes)
         r = set_memory_v1(g->dir[ZL_CONTROLLER_MEMORY], l);
-    if (r == 0 && l->cpu_quota_us) {
-        r = write_u64(cpu, "cpu.cfs_period_us", 100000);
-        r = r < 0 ? r : write_limit(cpu, "cpu.cfs_quota_us", l->cpu_quota_us, "-1");
-    }
+    if (r == 0 && (l->cpu_quota_us || l->cpu_period_us))
+        r = set_quota_v1(cpu, l);
     if (r == 0 && l->cpu_shares)
         r = write_u64(cpu, "cpu.shares", l->cpu_shares);
     return r == 0 && l->pids ? write_limit(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids, "max") : r;
@@ -229,23 +264,26 @@ static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
 int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits)
 {
     if (g->layout == ZL_CGROUP_NONE)
-        return limits->memory_bytes || limits->cpu_quota_us || limits->cpu_shares || limits->pids ? -EOPNOTSUPP : 0;
+        return limits->memory_bytes || limits->cpu_quota_us || limits->cpu_shares || limits->pids || limits->controllers
+                   ? -EOPNOTSUPP
+                   : 0;
     for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
         int r = g->dir[c][0] ? zl_mkdir_p(g->dir[c], 0755) : 0;
         if (r < 0)
             return r;
     }
-    if (g->layout != ZL_CGROUP_V2)
-        return set_v1(g, limits);
-    int r = enable_controllers(g, limits);
-    return r < 0 ? r : set_v2(g, limits);
+    int r = g->dir[ZL_CONTROLLER_CPUSET][0] ? zl_cgroup_fill_cpuset(g->dir[ZL_CONTROLLER_CPUSET]) : 0;
+    if (r == 0 && (g->layout == ZL_CGROUP_V2 || (limits->controllers && g->dir[ZL_CONTROLLER_UNIFIED][0])))
+        r = enable_controllers(g, limits);
+    return r < 0 ? r : g->layout == ZL_CGROUP_V2 ? set_v2(g, limits) : set_v1(g, limits);
 }
 
 int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits)
 {
     if (g->layout == ZL_CGROUP_NONE)
         return -EOPNOTSUPP;
-    return g->layout == ZL_CGROUP_V2 ? set_v2(g, limits) : set_v1(g, limits);
+    int r = limits->controllers && g->dir[ZL_CONTROLLER_UNIFIED][0] ? enable_controllers(g, limits) : 0;
+    return r < 0 ? r : g->layout == ZL_CGROUP_V2 ? set_v2(g, limits) : set_v1(g, limits);
 }
 
 /*
@@ -444,7 +482,7 @@ int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms)
 void zl_cgroup_remove_parent(const char *parent)
 {
     struct zl_cgroup g;
-    if (zl_cgroup_find_all(parent, "x", &g) < 0)
+    if (zl_cgroup_find_all(parent, "x", 0, &g) < 0)
         return;
     for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
         size_t n = strlen(g.dir[c]);

@@ -19,7 +19,13 @@ enum zl_controller {
     ZL_CONTROLLER_CPUACCT,
     ZL_CONTROLLER_PIDS,
     ZL_CONTROLLER_FREEZER,
-    ZL_CONTROLLER_DEVICES, /* this one only where zl_cgroup_find_all is asked */
+    ZL_CONTROLLER_DEVICES, /* this one only where zl_cgroup_find_all is asked, the rest where it names them */
+    ZL_CONTROLLER_BLKIO,
+    ZL_CONTROLLER_CPUSET,
+    ZL_CONTROLLER_HUGETLB,
+    ZL_CONTROLLER_NET_CLS,
+    ZL_CONTROLLER_NET_PRIO,
+    ZL_CONTROLLER_RDMA,
     ZL_CONTROLLER_COUNT
 };
 
@@ -34,22 +40,45 @@ struct zl_cgroup {
 /* 0: not said. memory_bytes, cpu_quota_us and pids may be ZL_CGROUP_ANY. */
 struct zl_cgroup_limits {
     uint64_t memory_bytes;
-    int64_t memory_total;  /* memory and swap; 0: no swap; -1: any */
-    uint64_t cpu_quota_us; /* per 100,000 µs */
-    uint64_t cpu_shares;   /* as v1 counts them, 2 to 262144 */
+    int64_t memory_total;                 /* memory and swap; 0: no swap; -1: any */
+    uint64_t cpu_quota_us, cpu_period_us; /* a quota without a period: per 100,000 µs */
+    uint64_t cpu_shares;                  /* as v1 counts them, 2 to 262144 */
     uint64_t pids;
+    uint32_t controllers; /* 1 << zl_controller: others that zl_cgroup_set will write to */
+};
+
+/* A file of one controller's and what is written to it, on v1 and on v2; NULL: there is no such there. */
+struct zl_cgroup_value {
+    enum zl_controller controller;
+    const char *v1, *text1, *v2, *text2;
+    const char *what;    /* for who asked */
+    bool may_be_missing; /* then nothing is written */
+    bool or_next;        /* the next one is for where this one is missing, only */
 };
 
 struct zl_cgroup_stats {
     uint64_t cpu_usec, memory_bytes, memory_limit, pids; /* memory_limit UINT64_MAX: none */
 };
 
+/* As v1 calls it in mount options and paths; "" for the v2 tree. */
+const char *zl_controller_name(enum zl_controller c);
 /* Where the group is or would be; makes nothing. `parent` may be "", or more than one level. */
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
-int zl_cgroup_find_all(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
+/* With the devices', and `more`: 1 << zl_controller. */
+int zl_cgroup_find_all(const char *parent, const char *id, uint32_t more, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
 /* Changes the limits of a group that is there; those that are 0 stay as they are. */
 int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
+/* Writes values one after another; *failed: the one that could not be. -EOPNOTSUPP: there is no such controller or
+ * file here. */
+int zl_cgroup_set(const struct zl_cgroup *g, const struct zl_cgroup_value *values, unsigned n,
+                  const struct zl_cgroup_value **failed) ZL_MUST;
+/* One file of a group's folder. */
+int zl_cgroup_write(const char *dir, const char *file, const char *text) ZL_MUST;
+/* Lets a new group of the cpuset hierarchy take processes. */
+int zl_cgroup_fill_cpuset(const char *dir) ZL_MUST;
+/* Gives a running group one in a v1 hierarchy that it was made without, with its processes. */
+int zl_cgroup_extend(const struct zl_cgroup *g, enum zl_controller c) ZL_MUST;
 /* The calling process, of one thread, enters the group. `unified`: also in the v2 tree, in which it may be already. */
 int zl_cgroup_enter(const struct zl_cgroup *g, bool unified) ZL_MUST;
 /* The group's folder in the v2 tree, for a process to be made in (CLONE_INTO_CGROUP); -ENOENT when there is none. */

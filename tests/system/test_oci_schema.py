@@ -116,8 +116,6 @@ def test_members_of_other_systems(bundle):  # noqa: F811
 
 def test_refused_members(bundle):  # noqa: F811
     for linux, why in (({"intelRdt": {"closID": "a"}}, "'intelRdt' is not supported"),
-                       ({"resources": {"blockIO": {"weight": 10}}}, "'blockIO' is not supported"),
-                       ({"resources": {"unified": {"memory.max": "1G"}}}, "'unified' is not supported"),
                        ({"personality": {"domain": "LINUX", "flags": ["x"]}}, "'flags' is not supported")):
         r = bundle.run("say", "it ran", linux={**copy.deepcopy(bundle.config["linux"]), **linux})
         assert r.returncode == 1 and why in r.stderr and "it ran" not in r.stdout

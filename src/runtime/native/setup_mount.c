@@ -56,9 +56,6 @@ static int bind_cgroup(int root, const char *path, const char *group, unsigned l
  */
 static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl_cgroup *g, bool own_namespace)
 {
-    static const char *const names[ZL_CONTROLLER_COUNT] = {
-        "", "memory", "cpu", "cpuacct", "pids", "freezer", "devices"
-    };
     zl_auto_close int at = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
     if (at < 0)
         return at == -ENOENT ? 0 : at;
@@ -70,11 +67,12 @@ static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl
         char path[4096];
         if (!g->dir[c][0])
             continue;
-        snprintf(path, sizeof path, "%s/%s", m->target, names[c]);
+        const char *name = zl_controller_name((enum zl_controller)c);
+        snprintf(path, sizeof path, "%s/%s", m->target, name);
         zl_auto_close int dir = zl_open_folder_beneath(root, path);
-        r = dir < 0         ? dir
-            : own_namespace ? zl_setup_mount_on(dir, "cgroup", "cgroup", m->flags, names[c])
-                            : bind_cgroup(root, path, g->dir[c], m->flags);
+        r = dir < 0 ? dir : own_namespace ? zl_setup_mount_on(dir, "cgroup", "cgroup", m->flags, name) : -EBUSY;
+        if (r == -EBUSY) /* the hierarchy has other controllers, too */
+            r = bind_cgroup(root, path, g->dir[c], m->flags);
     }
     /* For systemd in there: an engine that wants it binds the machine's own on it. */
     char path[4096];

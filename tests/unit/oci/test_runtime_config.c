@@ -132,7 +132,6 @@ static void bad_ones(void **state)
         { LINUX("\"maskedPaths\":[\"proc\"]"), "linux.maskedPaths[0]" },
         { LINUX("\"sysctl\":[]"), "map of strings" },
         { LINUX("\"resources\":{\"memory\":{\"limit\":-2}}"), "memory.limit" },
-        { LINUX("\"resources\":{\"unified\":{\"a\":\"b\"}}"), "not supported yet" },
         { LINUX("\"resources\":{\"devices\":[{\"major\":1}]}"), "needs the key 'allow'" },
         { LINUX("\"devices\":[{\"type\":\"c\"}]"), "needs the key 'path'" },
         { LINUX("\"seccomp\":{}"), "needs the key 'defaultAction'" },

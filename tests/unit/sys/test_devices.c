@@ -89,12 +89,12 @@ static void the_kernel_does_it(void **state)
     char id[32];
     struct zl_cgroup g;
     (void)state;
-    if (geteuid() != 0 || zl_cgroup_find_all("zl-test-devices", "x", &g) < 0 || g.layout == ZL_CGROUP_NONE) {
+    if (geteuid() != 0 || zl_cgroup_find_all("zl-test-devices", "x", 0, &g) < 0 || g.layout == ZL_CGROUP_NONE) {
         fprintf(stderr, "skip: needs root and a cgroup file system\n");
         skip();
     }
     snprintf(id, sizeof id, "d%d", (int)getpid());
-    assert_int_equal(zl_cgroup_find_all("zl-test-devices", id, &g), 0);
+    assert_int_equal(zl_cgroup_find_all("zl-test-devices", id, 0, &g), 0);
     assert_int_equal(zl_cgroup_create(&g, &none), 0);
     assert_int_equal(zl_cgroup_set_devices(&g, some, ZL_ARRAY_LEN(some)), 0);
     int r = looked_from(&g);
