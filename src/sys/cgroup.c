@@ -140,7 +140,7 @@ static bool has_word(const struct zl_buf *b, const char *word)
 /*
  * v2: a controller must be switched on in every group above. A group with processes in it refuses that (-EBUSY) unless
  * it is the machine's root, as in a container of its own; what is on already is left alone, so that such a place works
- * where somebody has prepared it. Statistics want all three controllers, but only a limit that is asked for insists.
+ * where somebody has prepared it. Statistics want all four controllers, but only a limit that is asked for insists.
  */
 static int enable_controllers_in(const struct zl_cgroup *g, const char *dir, const struct zl_cgroup_limits *l)
 {
