@@ -310,6 +310,8 @@ static bool forward(struct shim_exec *e, unsigned stream)
 {
     static char piece[16384];
     struct shim_conn *c = e->conn;
+    if (e->report >= 0)
+        return false; /* that it runs is said first */
     for (int turns = 0; turns < 16 && e->out[stream] >= 0 && has_room(e); turns++) {
         ssize_t n = read(e->out[stream], piece, sizeof piece);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))

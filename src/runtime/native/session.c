@@ -15,7 +15,7 @@ struct session {
     const struct zl_rt_session_events *events;
     void *arg;
     char id[ZL_ID_HEX_SIZE];
-    bool blocked, closed, failing;
+    bool opened, blocked, closed, failing;
     bool input_ended;
     struct zl_err err; /* of one that fails */
 };
@@ -52,8 +52,16 @@ static void frame(void *arg, const struct zl_frame *f, int error)
         ended(s, &err, NULL);
         return;
     }
+    bool of_session = f->type == ZL_SH_OUTPUT || f->type == ZL_SH_EXEC_EXIT || f->type == ZL_SH_EXITED;
+    if (of_session && !s->opened) {
+        (void)zl_fail(&err, ZL_E_UNSUPPORTED, "the shim of instance %s is from an older zlayer and has no sessions",
+                      s->id);
+        ended(s, &err, NULL);
+        return;
+    }
     switch (f->type) {
     case ZL_SH_SESSION:
+        s->opened = true;
         if (s->events->opened)
             s->events->opened(s->arg);
         break;

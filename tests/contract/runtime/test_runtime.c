@@ -128,6 +128,39 @@ static void a_program_that_is_not_there_has_its_own_error_and_leaves_an_instance
     assert_int_equal(a.reply.list.n, 0);
 }
 
+static void pausing_shows_in_the_list_and_only_what_runs_has_processes(void **state)
+{
+    struct world *w = *state;
+    static struct answer a;
+    struct zl_rt_spec spec;
+    world_spec(w, &spec, ARGV("say", "ready", "forever"));
+    assert_int_equal(world_create(w, &spec, &a), 0);
+    assert_int_equal(world_pause(w, spec.id, true), ZL_E_CONFLICT);
+    assert_int_equal(world_top(w, spec.id, &a), ZL_E_CONFLICT);
+    assert_int_equal(world_start(w, spec.id, &a), 0);
+    world_says(w, spec.id, "ready");
+    assert_int_equal(world_top(w, spec.id, &a), 0);
+    assert_int_equal(a.reply.top.n, 1);
+    assert_int_equal(a.reply.top.total, 1);
+    assert_non_null(strstr(a.out, "/workload"));
+    assert_int_equal(world_pause(w, spec.id, false), ZL_E_CONFLICT);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(world_pause(w, spec.id, true), 0);
+        assert_int_equal(world_pause(w, spec.id, true), ZL_E_CONFLICT);
+        world_list(w, &a);
+        assert_true(a.list[0].paused);
+        assert_int_equal(a.list[0].state, ZL_RT_RUNNING);
+        if (i == 0)
+            assert_int_equal(world_pause(w, spec.id, false), 0);
+    }
+    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
+    (void)world_outcome(w, spec.id);
+    world_list(w, &a);
+    assert_false(a.list[0].paused);
+    assert_int_equal(world_pause(w, spec.id, false), ZL_E_CONFLICT);
+    assert_int_equal(world_pause(w, "00000000000000000000000000000000", true), ZL_E_NOT_FOUND);
+}
+
 static void list_gives_back_what_create_was_told(void **state)
 {
     struct world *w = *state;
@@ -233,6 +266,7 @@ int main(int argc, char **argv)
         T(a_kill_reads_as_signal_and_sigterm_reaches_the_program),
         T(a_first_process_out_of_memory_is_oom_killed_and_a_child_only_counts),
         T(a_program_that_is_not_there_has_its_own_error_and_leaves_an_instance_to_remove_at_most),
+        T(pausing_shows_in_the_list_and_only_what_runs_has_processes),
         T(list_gives_back_what_create_was_told),
         T(remove_ends_what_runs_and_takes_unknown_ids),
         T(exec_gives_code_and_both_streams),

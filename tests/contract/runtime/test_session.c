@@ -1,5 +1,5 @@
-/* Sessions of the native back end: commands with live streams and terminals, attaching, and what misbehaves. Root. */
-#include "world.h"
+/* Sessions of the native back end: commands with live streams and terminals, and what misbehaves. Root. */
+#include "talk.h"
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -23,113 +23,6 @@ static const char *workload, *shim;
         "/workload", __VA_ARGS__, NULL \
     }
 
-/* One session and all that it said. */
-struct talk {
-    struct world *w;
-    struct zl_rt_session *s;
-    struct zl_buf out, errs;
-    uint64_t lost;
-    bool opened, over, writable;
-    struct zl_err err;
-    struct zl_rt_session_end end;
-    bool checks; /* output is workload's `fill`: looked at, not kept */
-    uint64_t n;
-};
-
-static void opened(void *arg)
-{
-    struct talk *t = arg;
-    assert_false(t->opened || t->over);
-    t->opened = true;
-    zl_loop_stop(t->w->loop);
-}
-
-static void output(void *arg, bool is_stderr, struct zl_str bytes)
-{
-    struct talk *t = arg;
-    assert_false(t->over);
-    if (t->checks)
-        for (size_t i = 0; i < bytes.n; i++)
-            assert_int_equal((unsigned char)bytes.p[i], (t->n + i) % 251);
-    else
-        zl_buf_add_str(is_stderr ? &t->errs : &t->out, bytes);
-    t->n += bytes.n;
-    zl_loop_stop(t->w->loop);
-}
-
-static void lost(void *arg, bool is_stderr, uint64_t bytes)
-{
-    struct talk *t = arg;
-    (void)is_stderr;
-    t->lost += bytes;
-}
-
-static void writable(void *arg)
-{
-    struct talk *t = arg;
-    t->writable = true;
-    zl_loop_stop(t->w->loop);
-}
-
-static void ended(void *arg, const struct zl_err *err, const struct zl_rt_session_end *end)
-{
-    struct talk *t = arg;
-    assert_false(t->over);
-    t->over = true;
-    t->err = *err;
-    if (end)
-        t->end = *end;
-    zl_loop_stop(t->w->loop);
-}
-
-static const struct zl_rt_session_events events = { opened, output, lost, writable, ended };
-
-static void begin(struct world *w, struct talk *t, const char *id, const struct zl_rt_session_spec *spec)
-{
-    *t = (struct talk){ .w = w };
-    t->s = zl_runtime_session(w->rt, id, spec, &events, t);
-    assert_false(t->opened || t->over);
-}
-
-static void run(struct world *w, struct talk *t, const char *id, const char *const *argv,
-                struct zl_rt_session_spec spec)
-{
-    struct zl_rt_exec exec = { .argv = argv };
-    while (argv[exec.nargv])
-        exec.nargv++;
-    spec.exec = &exec;
-    begin(w, t, id, &spec);
-}
-
-static void done(struct talk *t)
-{
-    t->s = zl_rt_session_close(t->s);
-    zl_buf_done(&t->out);
-    zl_buf_done(&t->errs);
-}
-
-static void until_over(struct talk *t)
-{
-    for (uint64_t end = zl_clock_mono_ms() + 20000; !t->over; world_pass(t->w, 2))
-        if (zl_clock_mono_ms() > end)
-            fail_msg("the session does not end; it said '%s'", t->out.p ? t->out.p : "");
-}
-
-static void until_says(struct talk *t, const char *text)
-{
-    uint64_t end = zl_clock_mono_ms() + 10000;
-    while (!t->out.p || !memmem(t->out.p, t->out.n, text, strlen(text))) {
-        if (zl_clock_mono_ms() > end || t->over)
-            fail_msg("no '%s' in '%s' (%s)", text, t->out.p ? t->out.p : "", t->err.text);
-        world_pass(t->w, 2);
-    }
-}
-
-static void write_text(struct talk *t, const char *text)
-{
-    assert_int_equal(zl_rt_session_write(t->s, zl_str(text)), 0);
-}
-
 static int setup(void **state)
 {
     static struct world w;
@@ -142,50 +35,6 @@ static int teardown(void **state)
 {
     world_close(*state);
     return 0;
-}
-
-static void forever(struct world *w, struct zl_rt_spec *spec)
-{
-    world_spec(w, spec, ARGV("say", "ready", "forever"));
-    world_run(w, spec);
-    world_says(w, spec->id, "ready");
-}
-
-/* Of smaps_rollup: "Pss" counts what is shared in part, "Anonymous" is a process's own alone. */
-static long memory_kib(pid_t pid, const char *what)
-{
-    char path[64];
-    zl_auto_buf b = ZL_BUF_INIT;
-    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
-    assert_int_equal(zl_read_file(AT_FDCWD, path, 65536, &b), 0);
-    zl_auto_free char *line = zl_xasprintf("\n%s:", what);
-    const char *at = strstr(b.p, line);
-    assert_non_null(at);
-    return strtol(at + strlen(line), NULL, 10);
-}
-
-static long own_kib(pid_t pid)
-{
-    return memory_kib(pid, "Anonymous");
-}
-
-/* A sanitizer's own memory is not looked at. */
-static void assert_at_most(long kib, long max)
-{
-#if defined(__SANITIZE_ADDRESS__)
-    max *= 1000;
-#endif
-    assert_in_range(kib, 1, max);
-}
-
-static pid_t shim_of(struct world *w, const char *id)
-{
-    zl_auto_free char *path = zl_xasprintf("%s/%s/state", w->containers, id);
-    zl_auto_buf b = ZL_BUF_INIT;
-    assert_int_equal(zl_read_file(AT_FDCWD, path, 4096, &b), 0);
-    const char *at = strstr(b.p, "\"shim_pid\":");
-    assert_non_null(at);
-    return (pid_t)strtol(at + 11, NULL, 10);
 }
 
 static void a_command_has_two_streams_input_with_an_end_and_an_exit_code(void **state)
@@ -374,20 +223,6 @@ static void until_there(struct world *w, const char *id, const char *name)
     for (uint64_t end = zl_clock_mono_ms() + 10000; !is_there(w, id, name); world_pass(w, 5))
         if (zl_clock_mono_ms() > end)
             fail_msg("no file %s", name);
-}
-
-static unsigned processes(struct world *w, const char *id, struct answer *a)
-{
-    assert_int_equal(world_top(w, id, a), 0);
-    return (unsigned)a->reply.top.total;
-}
-
-static void until_processes(struct world *w, const char *id, unsigned n)
-{
-    static struct answer a;
-    for (uint64_t end = zl_clock_mono_ms() + 10000; processes(w, id, &a) != n; world_pass(w, 5))
-        if (zl_clock_mono_ms() > end)
-            fail_msg("%u processes, not %u:\n%s", processes(w, id, &a), n, a.out);
 }
 
 static void cancelled(void *arg, const struct zl_err *err, const struct zl_rt_reply *reply)
@@ -585,184 +420,36 @@ static void what_is_no_frame_gets_one_error_and_half_a_frame_harms_nobody(void *
     assert_int_equal(world_outcome(w, spec.id)->reason, ZL_RT_REASON_EXITED);
 }
 
-static void many_attach_a_slow_one_loses_and_all_hear_the_end(void **state)
+static void an_older_agents_requests_are_answered_as_ever(void **state)
 {
     struct world *w = *state;
     struct zl_rt_spec spec;
-    struct talk one, two, slow;
-    static struct answer a;
-    world_spec(w, &spec, ARGV("echo", "err", "finished", "exit", "6"));
-    spec.open_stdin = true;
-    spec.log_max_bytes = 16 << 20;
-    assert_int_equal(world_create(w, &spec, &a), 0);
-    struct zl_rt_session_spec plain = { 0 }, input = { .input = true };
-    begin(w, &one, spec.id, &input); /* before the start: nothing is missed */
-    begin(w, &two, spec.id, &plain);
-    begin(w, &slow, spec.id, &plain);
-    world_until(w, &one.opened, 5000);
-    world_until(w, &two.opened, 5000);
-    world_until(w, &slow.opened, 5000);
-    assert_int_equal(world_start(w, spec.id, &a), 0);
-    zl_rt_session_hold(slow.s, true);
-    write_text(&one, "hello\n");
-    until_says(&one, "hello\n");
-    until_says(&two, "hello\n");
-    enum { BLOCK = 32768, BLOCKS = 100 };
-    static char block[BLOCK];
-    memset(block, 'b', BLOCK);
-    for (int i = 0; i < BLOCKS; i++) {
-        while (zl_rt_session_write(one.s, zl_str_n(block, BLOCK)) < 0)
-            world_pass(w, 1);
-        world_pass(w, 1);
-    }
-    for (uint64_t end = zl_clock_mono_ms() + 10000; one.n + one.lost < 6 + BLOCK * BLOCKS && zl_clock_mono_ms() < end;)
-        world_pass(w, 5);
-    assert_int_equal(one.n + one.lost, 6 + BLOCK * BLOCKS);
-    assert_at_most(own_kib(shim_of(w, spec.id)), 640);
-    zl_rt_session_hold(slow.s, false);
-    write_text(&one, "last\n");
-    zl_rt_session_end_input(one.s);
-    until_over(&one);
-    until_over(&two);
-    until_over(&slow);
-    const struct talk *all[] = { &one, &two, &slow };
-    for (size_t i = 0; i < ZL_ARRAY_LEN(all); i++) {
-        assert_string_equal(all[i]->err.text, "");
-        assert_int_equal(all[i]->end.code, 6);
-        assert_non_null(strstr(all[i]->errs.p, "finished\n"));
-        assert_int_equal(all[i]->out.n + all[i]->errs.n + all[i]->lost, 6 + BLOCK * BLOCKS + 5 + 4 + 9);
-    }
-    assert_true(slow.lost > 0);
-    done(&one);
-    done(&two);
-    done(&slow);
-    /* The log has everything. */
-    zl_auto_buf log = ZL_BUF_INIT;
-    world_log(w, spec.id, &log);
-    size_t bs = 0;
-    for (size_t i = 0; i < log.n; i++)
-        bs += log.p[i] == 'b';
-    assert_int_equal(bs, BLOCK * BLOCKS);
-}
-
-static void detaching_changes_nothing_and_input_must_be_open(void **state)
-{
-    struct world *w = *state;
-    struct zl_rt_spec spec;
-    struct talk t;
-    world_spec(w, &spec, ARGV("say", "ready", "echo", "exit", "0"));
-    spec.open_stdin = true;
-    world_run(w, &spec);
-    for (int i = 0; i < 3; i++) {
-        begin(w, &t, spec.id, &(struct zl_rt_session_spec){ .input = true });
-        world_until(w, &t.opened, 5000);
-        write_text(&t, "ping\n");
-        until_says(&t, "ping\n");
-        done(&t);
-    }
-    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
-    assert_int_equal(world_outcome(w, spec.id)->signal, SIGKILL);
+    char piece[4096];
+    static const char *const words[] = { "/workload", "say", "hi", "sleep", "50", "exit", "3" };
+    zl_auto_buf b = ZL_BUF_INIT;
+    zl_auto_buf in = ZL_BUF_INIT;
     forever(w, &spec);
-    begin(w, &t, spec.id, &(struct zl_rt_session_spec){ .input = true });
-    until_over(&t);
-    assert_int_equal(t.err.code, ZL_E_CONFLICT);
-    done(&t);
-}
-
-static void a_container_may_have_a_terminal(void **state)
-{
-    struct world *w = *state;
-    struct zl_rt_spec spec;
-    struct talk t;
-    static struct answer a;
-    world_spec(w, &spec, ARGV("tty", "say", "logged", "echo", "size"));
-    spec.tty = spec.open_stdin = true;
-    spec.rows = 10;
-    spec.columns = 20;
-    assert_int_equal(world_create(w, &spec, &a), 0);
-    begin(w, &t, spec.id, &(struct zl_rt_session_spec){ .input = true });
-    world_until(w, &t.opened, 5000);
-    assert_int_equal(world_start(w, spec.id, &a), 0);
-    until_says(&t, "tty 1 1 1 controlling yes leader yes owner 0\r\n");
-    until_says(&t, "size 0 10 20\r\n");
-    world_says(w, spec.id, "logged");
-    write_text(&t, "keys\n\004"); /* its end-of-file character ends the echo, not the input */
-    until_says(&t, "keys\r\nkeys\r\nend\r\n");
-    zl_rt_session_resize(t.s, 33, 44);
-    until_says(&t, "size 0 33 44\r\n");
-    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
-    until_over(&t);
-    assert_int_equal(t.end.signal, SIGKILL);
-    done(&t);
-}
-
-static void a_paused_container_stands_still_and_can_be_killed(void **state)
-{
-    struct world *w = *state;
-    struct zl_rt_spec spec;
-    struct talk t;
-    static struct answer a;
-    const char *const argv[] = { "/workload", "exit", "0" };
-    struct zl_rt_exec exec = { .argv = argv, .nargv = 3 };
-    world_spec(w, &spec, ARGV("burn", "60000"));
-    world_run(w, &spec);
-    run(w, &t, spec.id, ARGV("say", "in", "forever"), (struct zl_rt_session_spec){ 0 });
-    until_says(&t, "in");
-    assert_int_equal(world_pause(w, spec.id, true), 0);
-    assert_int_equal(world_pause(w, spec.id, true), ZL_E_CONFLICT);
-    assert_int_equal(world_stats(w, spec.id, &a), 0);
-    uint64_t used = a.reply.stats.cpu_total_ns;
-    world_pass(w, 200);
-    assert_int_equal(world_stats(w, spec.id, &a), 0);
-    assert_in_range(a.reply.stats.cpu_total_ns - used, 0, 20000000);
-    assert_int_equal(world_exec(w, spec.id, &exec, &a), ZL_E_CONFLICT);
-    assert_int_equal(processes(w, spec.id, &a), 2);
-    done(&t); /* the shim must not wait for a frozen command */
-    world_reopen(w);
-    world_list(w, &a);
-    world_pass(w, 50);
-    world_list(w, &a);
-    assert_true(a.list[0].paused);
-    assert_int_equal(a.list[0].state, ZL_RT_RUNNING);
-    assert_int_equal(world_pause(w, spec.id, false), 0);
-    assert_int_equal(world_pause(w, spec.id, false), ZL_E_CONFLICT);
-    assert_int_equal(world_exec(w, spec.id, &exec, &a), 0);
-    assert_int_equal(world_pause(w, spec.id, true), 0);
-    assert_int_equal(world_kill(w, spec.id, SIGTERM, false), 0); /* waits */
-    world_pass(w, 50);
-    world_list(w, &a);
-    assert_int_equal(a.list[0].state, ZL_RT_RUNNING);
-    assert_int_equal(world_kill(w, spec.id, SIGKILL, false), 0);
-    assert_int_equal(world_outcome(w, spec.id)->reason, ZL_RT_REASON_SIGNAL);
-}
-
-static void a_shim_with_a_container_is_small(void **state)
-{
-    struct world *w = *state;
-    struct zl_rt_spec spec;
-    static struct answer a;
-    forever(w, &spec);
-    pid_t pid = shim_of(w, spec.id);
-    for (int i = 0; i < 20; i++) {
-        const char *const argv[] = { "/workload", "fill", "200" };
-        struct zl_rt_exec exec = { .argv = argv, .nargv = 3 };
-        assert_int_equal(world_exec(w, spec.id, &exec, &a), 0);
-        assert_int_equal(world_top(w, spec.id, &a), 0);
-        assert_int_equal(world_stats(w, spec.id, &a), 0);
+    size_t f = zl_frame_begin(&b, ZL_SH_MAGIC, 1, ZL_SH_EXEC);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(words); i++)
+        zl_record_add_str(&b, ZL_SH_R_ARG, zl_str(words[i]));
+    zl_frame_end(&b, f);
+    zl_frame_end(&b, zl_frame_begin(&b, ZL_SH_MAGIC, 1, ZL_SH_INFO));
+    zl_frame_end(&b, zl_frame_begin(&b, ZL_SH_MAGIC, 1, 999)); /* and what no version knows */
+    zl_auto_close int fd = connect_raw(w, spec.id);
+    assert_int_equal(send(fd, b.p, b.n, MSG_NOSIGNAL), (ssize_t)b.n); /* the others wait for the command's end */
+    static const uint16_t expected[] = { ZL_SH_OUTPUT, ZL_SH_EXEC_EXIT, ZL_SH_INFO, ZL_SH_ERROR };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(expected);) {
+        struct zl_frame frame;
+        ssize_t size = zl_frame_parse(zl_buf_view(&in), ZL_SH_MAGIC, ZL_SH_REPLY_MAX, &frame);
+        if (size > 0) {
+            assert_int_equal(frame.type, expected[i++]);
+            zl_buf_drop(&in, (size_t)size);
+            continue;
+        }
+        ssize_t n = recv(fd, piece, sizeof piece, 0);
+        assert_true(n > 0);
+        zl_buf_add(&in, piece, (size_t)n);
     }
-    world_pass(w, 50);
-    long own = own_kib(pid), sum = 0;
-    pid_t shims[8];
-    for (size_t i = 0; i < ZL_ARRAY_LEN(shims); i++) {
-        forever(w, &spec);
-        shims[i] = shim_of(w, spec.id);
-    }
-    for (size_t i = 0; i < ZL_ARRAY_LEN(shims); i++)
-        sum += memory_kib(shims[i], "Pss");
-    print_message("a shim: %ld KiB of its own after use, proportional set size %ld KiB beside %zu others\n", own,
-                  sum / (long)ZL_ARRAY_LEN(shims), ZL_ARRAY_LEN(shims));
-    assert_at_most(own, 320);
-    assert_at_most(sum / (long)ZL_ARRAY_LEN(shims), 384);
 }
 
 int main(int argc, char **argv)
@@ -785,12 +472,8 @@ int main(int argc, char **argv)
         T(a_command_outlives_its_client_and_one_with_a_terminal_is_hung_up_on),
         T(sessions_survive_the_agents_death_as_documented),
         T(limits_and_errors_are_told_and_the_shim_goes_on),
+        T(an_older_agents_requests_are_answered_as_ever),
         T(what_is_no_frame_gets_one_error_and_half_a_frame_harms_nobody),
-        T(many_attach_a_slow_one_loses_and_all_hear_the_end),
-        T(detaching_changes_nothing_and_input_must_be_open),
-        T(a_container_may_have_a_terminal),
-        T(a_paused_container_stands_still_and_can_be_killed),
-        T(a_shim_with_a_container_is_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

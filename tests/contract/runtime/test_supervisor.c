@@ -1,6 +1,6 @@
 /* The shim as supervisor: how ends are told apart, statistics, processes, what it reaps, and agents that break off.
  * Root. */
-#include "world.h"
+#include "talk.h"
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -36,23 +36,6 @@ static int teardown(void **state)
 {
     world_close(*state);
     return 0;
-}
-
-static void forever(struct world *w, struct zl_rt_spec *spec)
-{
-    world_spec(w, spec, ARGV("say", "ready", "forever"));
-    world_run(w, spec);
-    world_says(w, spec->id, "ready");
-}
-
-static pid_t shim_of(struct world *w, const char *id)
-{
-    zl_auto_free char *path = zl_xasprintf("%s/%s/state", w->containers, id);
-    zl_auto_buf b = ZL_BUF_INIT;
-    assert_int_equal(zl_read_file(AT_FDCWD, path, 4096, &b), 0);
-    const char *at = strstr(b.p, "\"shim_pid\":");
-    assert_non_null(at);
-    return (pid_t)strtol(at + 11, NULL, 10);
 }
 
 static unsigned events_of(const struct world *w, const char *id)
