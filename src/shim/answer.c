@@ -31,7 +31,7 @@ void shim_answer_stats(struct shim *s, struct shim_conn *c)
         return;
     }
     ZL_IGNORE(zl_cgroup_oom_kills(&s->setup.cgroup, &kills));
-    zl_usage_read(&s->setup.cgroup, s->job.id, s->setup.pid, &u);
+    zl_usage_read(&s->setup.cgroup, s->setup.pid, &u);
     const struct {
         uint16_t type;
         uint64_t value;

@@ -8,6 +8,7 @@
 #include "shim/shim.h"
 #include "sys/netlink.h"
 #include "sys/ns.h"
+#include "sys/usage.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -57,7 +58,7 @@ static int make_cgroup(const struct zl_job *job, struct zl_cgroup *ret, struct z
     struct zl_cgroup_limits limits = { .memory_bytes = job->memory_bytes,
                                        .cpu_quota_us = job->cpu_quota_us,
                                        .pids = job->pids };
-    int r = zl_cgroup_find(job->cgroup_parent, job->id, ret);
+    int r = zl_usage_find_group(job->cgroup_parent, job->id, ret);
     r = r < 0 ? r : zl_cgroup_create(ret, &limits);
     if (r == 0)
         return 0;

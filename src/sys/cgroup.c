@@ -482,7 +482,7 @@ int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms)
 void zl_cgroup_remove_parent(const char *parent)
 {
     struct zl_cgroup g;
-    if (zl_cgroup_find_all(parent, "x", 0, &g) < 0)
+    if (zl_cgroup_find_all(parent, "x", UINT32_MAX, &g) < 0)
         return;
     for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
         size_t n = strlen(g.dir[c]);

@@ -100,28 +100,15 @@ static uint64_t first_number(struct zl_str s, uint64_t otherwise)
     return zl_parse_u64(zl_str_cut(s, '\n', &rest), 0, UINT64_MAX, &v) == 0 ? v : otherwise;
 }
 
-/* v1 counts in a hierarchy of its own; a process outside the group there shares its numbers with strangers. */
-static void read_blkio(const char *id, pid_t pid, struct zl_usage *u)
+int zl_usage_find_group(const char *parent, const char *id, struct zl_cgroup *ret)
 {
-    zl_auto_buf b = ZL_BUF_INIT;
-    zl_auto_buf stat = ZL_BUF_INIT;
-    char dir[PATH_SIZE];
-    snprintf(dir, sizeof dir, "/proc/%d", (int)pid);
-    struct zl_str text = read_in(dir, "cgroup", &b);
-    while (text.p && text.n) { /* "4:blkio:/parent/id" */
-        struct zl_str rest = zl_str_cut(text, '\n', &text);
-        (void)zl_str_cut(rest, ':', &rest);
-        struct zl_str path, controller = zl_str_cut(rest, ':', &path);
-        size_t n = strlen(id);
-        if (!path.p || !zl_str_is(controller, "blkio") || path.n <= n || path.p[path.n - n - 1] != '/' ||
-            memcmp(path.p + path.n - n, id, n) != 0)
-            continue;
-        snprintf(dir, sizeof dir, "/sys/fs/cgroup/blkio%.*s", ZL_STR_FMT(path));
-        zl_usage_take_service_bytes(read_in(dir, "blkio.throttle.io_service_bytes_recursive", &stat), u);
-    }
+    int r = zl_cgroup_find_all(parent, id, UINT32_C(1) << ZL_CONTROLLER_BLKIO, ret);
+    if (r == 0)
+        ret->dir[ZL_CONTROLLER_DEVICES][0] = 0;
+    return r;
 }
 
-void zl_usage_read(const struct zl_cgroup *g, const char *id, pid_t pid, struct zl_usage *ret)
+void zl_usage_read(const struct zl_cgroup *g, pid_t pid, struct zl_usage *ret)
 {
     enum { US = 1000 };
     struct zl_usage u = { .pids_limit = UINT64_MAX };
@@ -141,7 +128,8 @@ void zl_usage_read(const struct zl_cgroup *g, const char *id, pid_t pid, struct 
     if (g->layout == ZL_CGROUP_V2)
         zl_usage_take_io_stat(read_in(unified, "io.stat", &b), &u);
     else
-        read_blkio(id, pid, &u);
+        zl_usage_take_service_bytes(
+            read_in(g->dir[ZL_CONTROLLER_BLKIO], "blkio.throttle.io_service_bytes_recursive", &b), &u);
     snprintf(net, sizeof net, "/proc/%d/net", (int)pid);
     zl_usage_take_net(read_in(net, "dev", &b), &u);
     *ret = u;

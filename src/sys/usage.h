@@ -15,8 +15,10 @@ struct zl_usage {
     uint64_t pids_limit;                 /* UINT64_MAX: none */
 };
 
-/* `pid` is a process of the group `id`, whose network is looked at. */
-void zl_usage_read(const struct zl_cgroup *g, const char *id, pid_t pid, struct zl_usage *ret);
+/* zl_cgroup_find, with the group in which v1 counts block devices. */
+int zl_usage_find_group(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
+/* `pid` is a process of the group, whose network is looked at. */
+void zl_usage_read(const struct zl_cgroup *g, pid_t pid, struct zl_usage *ret);
 
 /* The files' formats, pure. They add to what is there. */
 void zl_usage_take_net(struct zl_str net_dev, struct zl_usage *u);

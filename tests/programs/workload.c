@@ -22,6 +22,7 @@
  *   fill KIB            write so much of a pattern to stdout at once
  *   line KIB            write one line of so much, of all bytes but the newline
  *   hex TEXT            write the bytes of that many hexadecimal digits
+ *   direct KIB          write so much to a file past the cache, or say why not
  *   touch PATH          make a file
  *   tty                 say whether input is a terminal, its size, whether it is the controlling one
  *   size                say the terminal's size whenever it changes, for ever
@@ -313,6 +314,26 @@ static void tty(void)
     say_size();
 }
 
+static void direct(long kib)
+{
+    enum { BLOCK = 64 * 1024 };
+    void *block = NULL;
+    int fd = open("/direct", O_WRONLY | O_CREAT | O_DIRECT, 0644);
+    if (fd < 0 || posix_memalign(&block, 4096, BLOCK) != 0) {
+        dprintf(1, "direct: %s\n", strerrorname_np(errno));
+        return;
+    }
+    memset(block, 'd', BLOCK);
+    for (long left = kib * 1024; left > 0; left -= BLOCK)
+        if (write(fd, block, BLOCK) != BLOCK) {
+            dprintf(1, "direct: %s\n", strerrorname_np(errno));
+            return;
+        }
+    (void)fsync(fd);
+    free(block);
+    dprintf(1, "direct: written\n");
+}
+
 static void children(long n)
 {
     for (long i = 0; i < n; i++)
@@ -392,6 +413,8 @@ int main(int argc, char **argv)
             int fd = open(arg, O_WRONLY | O_CREAT, 0644);
             if (fd < 0 || close(fd) < 0)
                 return 1;
+        } else if (strcmp(verb, "direct") == 0) {
+            direct(number(arg));
         } else if (strcmp(verb, "children") == 0) {
             children(number(arg));
         } else if (strcmp(verb, "orphan") == 0) {

@@ -6,10 +6,10 @@
 #include "codec/value.h"
 #include "runtime/native/job.h"
 #include "runtime/native/replies.h"
-#include "sys/cgroup.h"
 #include "sys/netlink.h"
 #include "sys/ns.h"
 #include "sys/process.h"
+#include "sys/usage.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -103,7 +103,7 @@ static int settle(const struct zl_rt_disk *d, int dir, const char *id, struct zl
 {
     static const char *const rest[] = { "upper", "work", "merged", "shim.sock", "log.new" };
     struct zl_cgroup g;
-    int r = zl_cgroup_find(d->cgroup_parent, id, &g);
+    int r = zl_usage_find_group(d->cgroup_parent, id, &g);
     if (r == 0 && zl_cgroup_oom_kills(&g, &o->oom_kills) < 0)
         o->oom_kills = 0;
     r = r < 0 ? r : zl_cgroup_destroy(&g, SETTLE_MS);
@@ -189,7 +189,7 @@ int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeo
     if (dir < 0)
         return zl_fail(err, dir, "open instance %s", id);
     uint64_t deadline = zl_clock_mono_ms() + timeout_ms;
-    int r = zl_cgroup_find(d->cgroup_parent, id, &g), dead;
+    int r = zl_usage_find_group(d->cgroup_parent, id, &g), dead;
     if (r < 0)
         return zl_fail(err, r, "find the cgroup of instance %s", id);
     for (unsigned pause_us = 200; (dead = lock_free(dir)) == 0; pause_us = ZL_MIN(pause_us * 2, 20000u)) {

@@ -8,6 +8,7 @@
 #include "runtime/native/protocol.h"
 #include "sys/netlink.h"
 #include "sys/ns.h"
+#include "sys/usage.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -222,6 +223,30 @@ static void statistics_are_in_their_units(void **state)
     assert_int_equal(zl_netns_unpin(path), 0);
 }
 
+static void block_devices_are_counted_where_the_kernel_does(void **state)
+{
+    struct world *w = *state;
+    struct zl_rt_spec spec;
+    static struct answer a;
+    struct zl_cgroup g;
+    zl_auto_buf log = ZL_BUF_INIT;
+    world_spec(w, &spec, ARGV("direct", "4096", "say", "tried", "forever"));
+    world_run(w, &spec);
+    world_says(w, spec.id, "tried");
+    world_log(w, spec.id, &log);
+    assert_int_equal(zl_usage_find_group(w->cgroup_parent, spec.id, &g), 0);
+    bool counted = g.layout == ZL_CGROUP_V2 || g.dir[ZL_CONTROLLER_BLKIO][0];
+    assert_int_equal(world_stats(w, spec.id, &a), 0);
+    if (strstr(log.p, "direct: written") && counted && a.reply.stats.block_write_bytes > 0)
+        assert_in_range(a.reply.stats.block_write_bytes, 4 << 20, 64 << 20);
+    else
+        print_message("no block device was written to: %s", log.p);
+    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
+    (void)world_outcome(w, spec.id);
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++)
+        assert_true(!g.dir[c][0] || access(g.dir[c], F_OK) < 0);
+}
+
 static void the_process_list_is_whole_or_says_that_it_is_not(void **state)
 {
     struct world *w = *state;
@@ -339,6 +364,7 @@ int main(int argc, char **argv)
         T(a_command_out_of_memory_is_not_the_containers_end),
         T(ends_by_themselves_are_told_apart),
         T(statistics_are_in_their_units),
+        T(block_devices_are_counted_where_the_kernel_does),
         T(the_process_list_is_whole_or_says_that_it_is_not),
         T(everything_is_reaped_and_closed),
         T(an_agent_that_breaks_off_at_the_gate_leaves_nothing),

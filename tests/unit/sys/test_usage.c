@@ -45,7 +45,7 @@ static void what_is_not_there_is_nothing(void **state)
     (void)state;
     struct zl_usage u;
     struct zl_cgroup g = { .layout = ZL_CGROUP_V2 };
-    zl_usage_read(&g, "none", 0, &u);
+    zl_usage_read(&g, 0, &u);
     assert_int_equal(u.cpu_total_ns + u.cpu_system_ns + u.block_read_bytes + u.net_rx_bytes, 0);
     assert_true(u.pids_limit == UINT64_MAX);
 }
