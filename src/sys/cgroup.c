@@ -187,20 +187,23 @@ static int write_limit(const char *dir, const char *file, uint64_t v, const char
     return v == ZL_CGROUP_ANY ? write_value(dir, file, none) : write_u64(dir, file, v);
 }
 
+/* What is not said stays: a quota written alone leaves the period, as the kernel has it; the other way it is read. */
 static int set_quota_v2(const char *dir, const struct zl_cgroup_limits *l)
 {
-    unsigned long long period = l->cpu_period_us ? l->cpu_period_us : 100000;
     zl_auto_buf now = ZL_BUF_INIT;
-    char text[64];
-    if (l->cpu_quota_us && l->cpu_quota_us != ZL_CGROUP_ANY) {
-        snprintf(text, sizeof text, "%llu %llu", (unsigned long long)l->cpu_quota_us, period);
-    } else {
-        int r = l->cpu_quota_us ? 0 : read_value(dir, "cpu.max", &now); /* the quota stays */
+    char quota[24] = "max", text[64];
+    if (!l->cpu_quota_us) {
+        int r = read_value(dir, "cpu.max", &now);
         if (r < 0)
             return r;
-        int quota = now.n ? (int)strcspn(now.p, " \n") : 3;
-        snprintf(text, sizeof text, "%.*s %llu", ZL_MIN(quota, 24), now.n ? now.p : "max", period);
+        snprintf(quota, sizeof quota, "%.*s", (int)strcspn(now.p, " \n"), now.p);
+    } else if (l->cpu_quota_us != ZL_CGROUP_ANY) {
+        snprintf(quota, sizeof quota, "%llu", (unsigned long long)l->cpu_quota_us);
     }
+    if (l->cpu_period_us)
+        snprintf(text, sizeof text, "%s %llu", quota, (unsigned long long)l->cpu_period_us);
+    else
+        snprintf(text, sizeof text, "%s", quota);
     return write_value(dir, "cpu.max", text);
 }
 
@@ -238,11 +241,10 @@ static int set_memory_v1(const char *dir, const struct zl_cgroup_limits *l)
 
 static int set_quota_v1(const char *dir, const struct zl_cgroup_limits *l)
 {
-    uint64_t period = l->cpu_period_us ? l->cpu_period_us : 100000;
-    int r = write_u64(dir, "cpu.cfs_period_us", period);
+    int r = l->cpu_period_us ? write_u64(dir, "cpu.cfs_period_us", l->cpu_period_us) : 0;
     int q = l->cpu_quota_us ? write_limit(dir, "cpu.cfs_quota_us", l->cpu_quota_us, "-1") : 0;
     /* Their ratio may be too great for a moment: then the quota goes first. */
-    return r == -EINVAL && q == 0 ? write_u64(dir, "cpu.cfs_period_us", period) : r < 0 ? r : q;
+    return r == -EINVAL && q == 0 ? write_u64(dir, "cpu.cfs_period_us", l->cpu_period_us) : r < 0 ? r : q;
 }
 
 static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)

@@ -41,7 +41,7 @@ struct zl_cgroup {
 struct zl_cgroup_limits {
     uint64_t memory_bytes;
     int64_t memory_total;                 /* memory and swap; 0: no swap; -1: any */
-    uint64_t cpu_quota_us, cpu_period_us; /* a quota without a period: per 100,000 µs */
+    uint64_t cpu_quota_us, cpu_period_us; /* a period that is not said stays: 100,000 µs at first */
     uint64_t cpu_shares;                  /* as v1 counts them, 2 to 262144 */
     uint64_t pids;
     uint32_t controllers; /* 1 << zl_controller: others that zl_cgroup_set will write to */
