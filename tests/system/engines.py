@@ -20,8 +20,8 @@ from conftest import BUILD, SLOW, wait_for
 
 ZL_OCI = BUILD / "src/ocirun/zl-oci"
 IMAGE = "localhost/test:1"
-APPLETS = ("sh", "cat", "id", "ls", "mount", "ps", "sleep", "echo", "stat", "true", "touch", "hostname",  "stty", "readlink",
-           "mkdir", "tty", "test", "kill", "rm", "df", "chmod", "pwd", "env", "mknod", "dd")
+APPLETS = ("sh", "cat", "id", "ls", "mount", "ps", "sleep", "echo", "stat", "true", "touch", "hostname", "stty", "readlink",
+           "mkdir", "tty", "test", "kill", "rm", "df", "chmod", "head", "grep", "pwd", "env", "mknod", "dd")
 
 
 def entry(kind, mode=0o755, target=""):
@@ -178,13 +178,17 @@ class Engine:
         self.terminals.append(Terminal(self.command(*args), self.env, self.where, **kw))
         return self.terminals[-1]
 
+    def remove(self, *names):
+        """podman cleans up after an end by another process of its own, which may be in the way."""
+        wait_for(f"{names} are removed", lambda: self(*self.at_once, *names, check=False).returncode == 0, 20)
+
     def clear(self):
         """After a test: its containers and its clients."""
         while self.terminals:
             self.terminals.pop().close()
         ids = self("ps", "-aq").stdout.split()
         if ids:
-            self(*self.at_once, *ids)
+            self.remove(*ids)
 
     def stop(self):
         if self.daemon:

@@ -190,13 +190,22 @@ def test_limits_update_and_stats(engine):
 
 def test_update(engine):
     engine("run", "-d", "--name", "one", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "20", IMAGE, "sleep", "1000")
-    r = engine("update", "--memory", "128m", "--memory-swap", "128m", "--cpu-quota", "30000", "--cpu-period", "60000", "one", check=False)
-    if "not supported yet" in r.stderr:
-        pytest.xfail(r.stderr)
-    assert r.returncode == 0, r.stderr
+    engine("update", "--memory", "128m", "--memory-swap", "128m", "--cpu-quota", "30000", "--cpu-period", "60000", "--cpuset-cpus", "0", "one")
     look = "; ".join(f"cat {LIMITS[what]}" for what in ("memory", "pids", "quota", "period"))
+    memory, pids, quota, period, cpus = engine.out("exec", "one", "sh", "-c", f"{look}; grep Cpus_allowed_list /proc/self/status").splitlines()
+    assert (memory, pids, int(quota.split()[0]) / int(period.split()[-1]), cpus.split()[-1]) == (str(128 << 20), "20", 0.5, "0")
+    engine("update", "--memory", "96m", "--cpu-quota", "120000", "one")
     memory, pids, quota, period = engine.out("exec", "one", "sh", "-c", look).splitlines()
-    assert (memory, pids, int(quota.split()[0]) / int(period.split()[-1])) == (str(128 << 20), "20", 0.5)
+    assert (memory, pids, int(quota.split()[0]) / int(period.split()[-1])) == (str(96 << 20), "20", 2)
+
+
+@pytest.mark.skipif(not V1, reason="the files of cgroup v1")
+def test_more_limits(engine):
+    script = "grep Cpus_allowed_list /proc/self/status; cd /sys/fs/cgroup; cat memory/memory.soft_limit_in_bytes memory/memory.swappiness; " \
+             "head -n 1 memory/memory.oom_control; cat cpu/cpu.shares cpuset/cpuset.mems"
+    seen = engine.out("run", "--rm", "--cpuset-cpus", "0", "--cpuset-mems", "0", "--memory", "50m", "--memory-reservation", "20m", "--memory-swappiness",
+                      "7", "--oom-kill-disable", "--cpu-shares", "77", IMAGE, "sh", "-c", script).split()
+    assert seen == ["Cpus_allowed_list:", "0", str(20 << 20), "7", "oom_kill_disable", "1", "77", "0"]
 
 
 def test_a_life(engine):
@@ -372,7 +381,8 @@ def test_podman_in_user_namespaces(podman):
     joined = podman.out("run", "--rm", "--userns", "container:one", IMAGE, "sh", "-c", f"readlink /proc/self/ns/user; {WHO}").split("\n", 1)
     assert joined[0] == user_namespace(pid_of(podman, "one")) and who(joined[1]) == (*expected, ["0", "0", "0:0", "0:0"])
     assert podman.out("run", "--rm", "--userns", "host", IMAGE, "readlink", "/proc/self/ns/user") == user_namespace("self")
-    podman("rm", "--force", "--time", "0", "--volumes", "one")
+    podman.remove("one")
+    podman("volume", "rm", "vol")
 
 
 def test_docker_in_user_namespaces(remapped):
