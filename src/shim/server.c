@@ -90,9 +90,22 @@ void shim_conn_reply(struct shim_conn *c, uint16_t type)
     zl_frame_end(&c->out, zl_frame_begin(&c->out, ZL_SH_MAGIC, ZL_SH_VERSION, type));
 }
 
+/* Commands and attached clients leave connections for those who ask and kill. */
+static bool is_busy(const struct shim *s)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < SHIM_CONNS; i++)
+        n += s->conns[i].exec || s->conns[i].attached;
+    return n >= SHIM_EXECS;
+}
+
 static void request(struct shim *s, struct shim_conn *c, const struct zl_frame *f)
 {
     bool runs = s->phase == SHIM_RUNNING;
+    if ((f->type == ZL_SH_ATTACH || f->type == ZL_SH_EXEC || f->type == ZL_SH_TOP) && is_busy(s)) {
+        shim_conn_error(c, ZL_E_LIMIT, "run more commands or attach more clients to this container");
+        return;
+    }
     switch (f->type) {
     case ZL_SH_INFO:
         shim_answer_info(s, c);

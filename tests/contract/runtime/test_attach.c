@@ -113,6 +113,31 @@ static void detaching_changes_nothing_and_input_must_be_open(void **state)
     done(&t);
 }
 
+static void however_many_attach_it_can_be_asked_and_killed(void **state)
+{
+    struct world *w = *state;
+    struct zl_rt_spec spec;
+    struct talk many[40];
+    static struct answer a;
+    unsigned refused = 0;
+    forever(w, &spec);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(many); i++) {
+        begin(w, &many[i], spec.id, &(struct zl_rt_session_spec){ 0 });
+        while (!many[i].opened && !many[i].over)
+            world_pass(w, 1);
+        refused += many[i].over && many[i].err.code == ZL_E_LIMIT;
+    }
+    assert_int_equal(refused, ZL_ARRAY_LEN(many) - 24);
+    assert_int_equal(world_stats(w, spec.id, &a), 0);
+    assert_int_equal(world_pause(w, spec.id, true), 0);
+    assert_int_equal(world_kill(w, spec.id, SIGKILL, true), 0);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(many); i++) {
+        until_over(&many[i]);
+        assert_true(many[i].err.code == ZL_E_LIMIT || many[i].end.signal == SIGKILL);
+        done(&many[i]);
+    }
+}
+
 static void a_container_may_have_a_terminal(void **state)
 {
     struct world *w = *state;
@@ -221,11 +246,9 @@ int main(int argc, char **argv)
     }
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(many_attach_a_slow_one_loses_and_all_hear_the_end),
-        T(detaching_changes_nothing_and_input_must_be_open),
-        T(a_container_may_have_a_terminal),
-        T(a_paused_container_stands_still_and_can_be_killed),
-        T(a_shim_with_a_container_is_small),
+        T(many_attach_a_slow_one_loses_and_all_hear_the_end), T(detaching_changes_nothing_and_input_must_be_open),
+        T(however_many_attach_it_can_be_asked_and_killed),    T(a_container_may_have_a_terminal),
+        T(a_paused_container_stands_still_and_can_be_killed), T(a_shim_with_a_container_is_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
