@@ -80,6 +80,8 @@ static const struct option {
     { "update", "cpuset-cpus", NULL, TEXT, AT(cpus), "LIST", "its processors" },
     { "update", "cpuset-mems", NULL, TEXT, AT(mems), "LIST", "its memory nodes" },
     { "update", "blkio-weight", NULL, TEXT, AT(blkio_weight), "N", "its weight at the disks, 10 to 1000" },
+    { "update", "l3-cache-schema", NULL, REFUSED, 0, "SCHEMA", "refused unless empty" },
+    { "update", "mem-bw-schema", NULL, REFUSED, 0, "SCHEMA", "refused unless empty" },
     { "update", "pids-limit", NULL, TEXT, AT(pids), "N", "-1: any" },
     { "events", "stats", NULL, FLAG, AT(stats), NULL, "once" },
     { "events", "interval", NULL, TEXT, AT(interval), "TIME", "how often (5s)" },
@@ -241,6 +243,8 @@ int ocirun_parse(struct ocirun *r, const struct ocirun_verb *verbs, int argc, ch
         if (e < 0)
             return e;
         i += used;
+        if (verb && verb->refused) /* whatever else is said */
+            break;
     }
     if (!verb)
         return zl_fail(&r->err, ZL_E_USAGE, "there is no verb");

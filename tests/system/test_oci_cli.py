@@ -24,10 +24,13 @@ OPTIONS = {
              "--no-new-privs": None, "--preserve-fds": "0", "--apparmor": "=", "--process-label": "=", "--pid-file": "/nowhere/pid",
              "--console-socket": "/nowhere/s", "--cgroup": "=", "--ignore-paused": None},
     "kill": {"--all": None, "-a": None}, "delete": {"--force": "=false", "-f": "=0"}, "pause": {}, "resume": {},
-    "update": {"--resources": "/nowhere", "-r": "/nowhere", "--memory": "1", "--memory-swap": "1", "--cpu-quota": "1", "--cpu-period": "1",
-               "--cpu-share": "1", "--pids-limit": "1"},
+    "update": {"--resources": "/nowhere", "-r": "/nowhere", "-m": "1", "--cpuset-cpus": "0", "--cpuset-mems": "0", "--l3-cache-schema": "=",
+               "--mem-bw-schema": "=", **{f"--{name}": "1" for name in (
+                   "memory", "memory-swap", "memory-reservation", "kernel-memory", "kernel-memory-tcp", "cpu-quota", "cpu-period", "cpu-burst",
+                   "cpu-share", "cpu-rt-period", "cpu-rt-runtime", "cpu-idle", "blkio-weight", "pids-limit")}},
     "events": {"--stats": None, "--interval": "1s"}, "ps": {"--format": "json", "-f": "table"},
 }
+BY_ITSELF = {"list": {"--quiet", "-q", "--format", "-f"}, "features": set(), "spec": {"--bundle", "-b", "--rootless"}}
 
 
 def call(*args, **kw):
@@ -43,11 +46,23 @@ def said(option, value):
     return [option] if value is None else [option + value] if value.startswith("=") else [option, value]
 
 
+def explained(text):
+    """The options that a help text has in its first column."""
+    return {word.strip(",") for line in text.splitlines() if line.startswith("    ") for word in line[4:].split("  ")[0 if line[4] == "-" else 2].split()
+            if word.startswith("-")}
+
+
+@pytest.mark.parametrize("verb", BY_ITSELF)
+def test_what_is_for_no_container(verb):
+    assert explained(call(verb, "--help").stdout) == BY_ITSELF[verb]
+
+
 @pytest.mark.parametrize("verb", OPTIONS)
 def test_every_option_is_taken_and_explained(verb, tmp_path):
     text = call(verb, "--help").stdout
     assert text.startswith(f"usage: zl-oci [OPTION]… {verb} ")
     words = text.replace(",", " ").split()
+    assert explained(text) == set(OPTIONS[verb])
     for option, value in OPTIONS[verb].items():
         assert option in words, option
         r = call("--root", tmp_path, verb, *said(option, value), "nobody", *(["true"] if verb == "exec" else []))
@@ -77,7 +92,7 @@ BAD = [
     (["list", "--quiet=perhaps"], "--quiet=perhaps is true or false"), (["start", "nobody"], "container does not exist"),
     (["kill", "nobody", "KILL"], "container does not exist"), (["delete", "nobody"], "container does not exist"),
     (["exec", "nobody", "true"], "container does not exist"), (["ps", "nobody"], "container does not exist"),
-    (["checkpoint", "c"], "no checkpoints"), (["restore", "c"], "no checkpoints"), (["checkpoint", "--help"], "no checkpoints"),
+    (["checkpoint", "c"], "no checkpoints"), (["restore", "c"], "no checkpoints"), (["checkpoint", "--help"], "no checkpoints"), (["checkpoint", "--image-path", "/nowhere", "c"], "no checkpoints"),
     (["exec", "--cgroup", "p", "c", "true"], "--cgroup is not supported yet"), (["run", "-b", "/nowhere", "c"], "/nowhere"),
     (["run", "-f", "/nowhere", "c"], "read /nowhere"),
 ]
