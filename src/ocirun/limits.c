@@ -41,8 +41,21 @@ static void add_number(struct list *l, enum zl_controller c, const char *v1, con
     add(l, (struct zl_cgroup_value){ c, v1, text, v2, n < 0 ? "max" : text, what });
 }
 
+/* With a limit it goes with that; v2 counts swap alone, so that it needs one. */
+static void swap_of(struct list *l, const struct zl_oci_resources *r)
+{
+    const char *text = zl_arena_printf(l->arena, "%lld", (long long)r->memory_swap);
+    if (r->memory_swap < 0)
+        add(l, (struct zl_cgroup_value){ ZL_CONTROLLER_MEMORY, "memory.memsw.limit_in_bytes", text, "memory.swap.max",
+                                         "max", "memory.swap", .may_be_missing = true });
+    else if (r->memory_swap > 0 && r->memory_limit == 0)
+        add(l, (struct zl_cgroup_value){ ZL_CONTROLLER_MEMORY, "memory.memsw.limit_in_bytes", text, NULL, NULL,
+                                         "memory.swap without memory.limit" });
+}
+
 static void memory_of(struct list *l, const struct zl_oci_resources *r)
 {
+    swap_of(l, r);
     if (r->memory_reservation)
         add_number(l, ZL_CONTROLLER_MEMORY, "memory.soft_limit_in_bytes", "memory.low", r->memory_reservation,
                    "memory.reservation");

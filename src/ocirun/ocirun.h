@@ -172,8 +172,19 @@ int ocirun_set_values(struct ocirun *r, const struct zl_cgroup *g, const struct 
 int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct zl_cgroup_limits *ret) ZL_MUST;
 /* The document's rules, then what every container has (config-linux.md, Default Devices). */
 int ocirun_set_devices(struct ocirun *r, const struct zl_items *rules, const struct zl_cgroup *g) ZL_MUST;
+/* --- saved.c: what the files said before an update, to be written again when it fails half way --- */
+struct ocirun_saved;
+struct ocirun_saved *ocirun_save_limits(struct ocirun *r, const struct zl_cgroup *g,
+                                        const struct ocirun_values *values);
+void ocirun_restore_limits(const struct ocirun_saved *saved);
 int ocirun_update(struct ocirun *r, const char *id) ZL_MUST;
-/* What a container takes: once with --stats, else each --interval while it runs. */
+/* A container with its status and its groups. */
+int ocirun_find(struct ocirun *r, const char *id, struct ocirun_state **s, struct zl_cgroup *g,
+                enum ocirun_status *status) ZL_MUST;
+/* --- stats.c: what the group has used and may use, in the arena --- */
+struct zl_value *ocirun_stats(struct ocirun *r, const struct zl_cgroup *g);
+/* --- events.c --- */
+/* What a container takes: once with --stats, else each --interval until it ends, and when it runs out of memory. */
 int ocirun_events(struct ocirun *r, const char *id) ZL_MUST;
 /* --- features.c: what this can do (features.md) --- */
 int ocirun_features(struct ocirun *r, const char *unused) ZL_MUST;

@@ -1,4 +1,4 @@
-/* linux.resources: limits and device rules at creation, changes to a running container, what it takes. */
+/* linux.resources: limits and device rules at creation, changes to a running container. */
 #include "ocirun/ocirun.h"
 
 #include "base/fd.h"
@@ -6,8 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <stdio.h>
 #include <unistd.h>
 
 int ocirun_set_devices(struct ocirun *r, const struct zl_items *rules, const struct zl_cgroup *g)
@@ -65,7 +63,7 @@ int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct 
     return 0;
 }
 
-static int find(struct ocirun *r, const char *id, struct ocirun_state **s, struct zl_cgroup *g,
+int ocirun_find(struct ocirun *r, const char *id, struct ocirun_state **s, struct zl_cgroup *g,
                 enum ocirun_status *status)
 {
     zl_auto_close int folder = ocirun_open_folder(r, id);
@@ -175,7 +173,7 @@ int ocirun_update(struct ocirun *r, const char *id)
     struct ocirun_values values;
     struct zl_cgroup g;
     enum ocirun_status status;
-    int e = find(r, id, &s, &g, &status);
+    int e = ocirun_find(r, id, &s, &g, &status);
     e = e < 0 ? e : read_resources(r, &from);
     e = e < 0 ? e : ocirun_limits(r, from, &limits);
     e = e < 0 ? e : ocirun_values(r, from, &values);
@@ -188,57 +186,12 @@ int ocirun_update(struct ocirun *r, const char *id)
     if (e < 0)
         return e;
     limits.controllers = values.controllers;
-    e = zl_cgroup_update(&g, &limits);
-    return e < 0 ? zl_fail(&r->err, e, "change the limits of %s", id) : ocirun_set_values(r, &g, &values);
-}
-
-static struct zl_value *map_with(struct zl_arena *a, const char *key, struct zl_value *v)
-{
-    struct zl_value *map = zl_value_new(a, ZL_MAP);
-    zl_value_set(a, map, key, v);
-    return map;
-}
-
-/* runc's shape: {"type":"stats","id":…,"data":{…}}; times in nanoseconds. */
-static int say_stats(struct ocirun *r, const char *id, const struct zl_cgroup *g)
-{
-    struct zl_arena *a = &r->arena;
-    struct zl_cgroup_stats stats;
-    int e = zl_cgroup_stats(g, &stats);
+    struct ocirun_saved *saved = ocirun_save_limits(r, &g, &values);
+    const char *refused;
+    e = zl_cgroup_update(&g, &limits, &refused);
+    e = e < 0 ? zl_fail(&r->err, e, "change the limits of %s: write %s", id, refused)
+              : ocirun_set_values(r, &g, &values);
     if (e < 0)
-        return zl_fail(&r->err, e, "read the statistics of %s", id);
-    struct zl_value *v = zl_value_new(a, ZL_MAP), *data = zl_value_new(a, ZL_MAP), *memory = zl_value_new(a, ZL_MAP);
-    uint64_t limit = ZL_MIN(stats.memory_limit, (uint64_t)INT64_MAX);
-    zl_value_set(a, memory, "usage", zl_value_int(a, (int64_t)stats.memory_bytes));
-    zl_value_set(a, memory, "limit", zl_value_int(a, (int64_t)limit));
-    zl_value_set(a, data, "cpu",
-                 map_with(a, "usage", map_with(a, "total", zl_value_int(a, (int64_t)stats.cpu_usec * 1000))));
-    zl_value_set(a, data, "memory", map_with(a, "usage", memory));
-    zl_value_set(a, data, "pids", map_with(a, "current", zl_value_int(a, (int64_t)stats.pids)));
-    zl_value_set(a, v, "type", zl_value_string(a, ZL_STR("stats")));
-    zl_value_set(a, v, "id", zl_value_string(a, zl_str(id)));
-    zl_value_set(a, v, "data", data);
-    zl_auto_buf text = ZL_BUF_INIT;
-    zl_json_print(&text, v, 0);
-    printf("%s\n", text.p);
-    return fflush(stdout) ? zl_fail(&r->err, -errno, "write the statistics") : 0;
-}
-
-int ocirun_events(struct ocirun *r, const char *id)
-{
-    struct ocirun_state *s;
-    struct zl_cgroup g;
-    enum ocirun_status status;
-    uint64_t ms = 5000;
-    if (r->o.interval && (zl_parse_duration_ms(zl_str(r->o.interval), &ms) < 0 || ms == 0))
-        return zl_fail(&r->err, ZL_E_USAGE, "--interval takes a duration such as 5s, not '%.40s'", r->o.interval);
-    for (;;) {
-        int e = find(r, id, &s, &g, &status);
-        if (e == 0 && status == OCIRUN_STOPPED)
-            e = zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
-        e = e < 0 ? e : say_stats(r, id, &g);
-        if (e < 0 || r->o.stats)
-            return e;
-        (void)poll(NULL, 0, (int)ZL_MIN(ms, (uint64_t)86400000));
-    }
+        ocirun_restore_limits(saved);
+    return e;
 }

@@ -207,26 +207,35 @@ static int set_quota_v2(const char *dir, const struct zl_cgroup_limits *l)
     return write_value(dir, "cpu.max", text);
 }
 
-static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
+/* *refused: the first file that could not be written. */
+static int note(int r, const char *file, const char **refused)
+{
+    if (r < 0)
+        *refused = file;
+    return r;
+}
+
+static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l, const char **refused)
 {
     const char *dir = g->dir[ZL_CONTROLLER_UNIFIED];
     int r = 0;
     if (l->memory_bytes) {
-        r = write_limit(dir, "memory.max", l->memory_bytes, "max");
+        r = note(write_limit(dir, "memory.max", l->memory_bytes, "max"), "memory.max", refused);
         bool more = l->memory_total > 0 && (uint64_t)l->memory_total > l->memory_bytes;
         uint64_t swap = more ? (uint64_t)l->memory_total - l->memory_bytes : 0;
         if (r == 0 && l->memory_total >= 0) /* as a container's memory, not its memory and as much swap again */
             (void)write_u64(dir, "memory.swap.max", swap);
     }
     if (r == 0 && (l->cpu_quota_us || l->cpu_period_us))
-        r = set_quota_v2(dir, l);
+        r = note(set_quota_v2(dir, l), "cpu.max", refused);
     if (r == 0 && l->cpu_shares) /* v1's 2 to 262144 on v2's 1 to 10000, as runc and crun do */
-        r = write_u64(dir, "cpu.weight",
-                      1 + (ZL_MIN(ZL_MAX(l->cpu_shares, UINT64_C(2)), UINT64_C(262144)) - 2) * 9999 / 262142);
-    return r == 0 && l->pids ? write_limit(dir, "pids.max", l->pids, "max") : r;
+        r = note(write_u64(dir, "cpu.weight",
+                           1 + (ZL_MIN(ZL_MAX(l->cpu_shares, UINT64_C(2)), UINT64_C(262144)) - 2) * 9999 / 262142),
+                 "cpu.weight", refused);
+    return r == 0 && l->pids ? note(write_limit(dir, "pids.max", l->pids, "max"), "pids.max", refused) : r;
 }
 
-static int set_memory_v1(const char *dir, const struct zl_cgroup_limits *l)
+static int set_memory_v1(const char *dir, const struct zl_cgroup_limits *l, const char **refused)
 {
     static const char memory[] = "memory.limit_in_bytes", all[] = "memory.memsw.limit_in_bytes";
     uint64_t total = l->memory_total > 0 ? (uint64_t)l->memory_total : l->memory_bytes;
@@ -234,33 +243,39 @@ static int set_memory_v1(const char *dir, const struct zl_cgroup_limits *l)
     /* Over the limit of memory and swap it is refused: then that one goes first. */
     if (r == -EINVAL && write_limit(dir, all, l->memory_total < 0 ? ZL_CGROUP_ANY : total, "-1") == 0)
         r = write_limit(dir, memory, l->memory_bytes, "-1");
-    if (r == 0 && l->memory_total >= 0)
-        (void)write_limit(dir, all, total, "-1"); /* absent without swap accounting */
-    return r;
+    if (r < 0 || l->memory_total < 0)
+        return note(r, memory, refused);
+    r = write_limit(dir, all, total, "-1");
+    return note(r == -ENOENT ? 0 : r, all, refused); /* absent without swap accounting */
 }
 
-static int set_quota_v1(const char *dir, const struct zl_cgroup_limits *l)
+static int set_quota_v1(const char *dir, const struct zl_cgroup_limits *l, const char **refused)
 {
     int r = l->cpu_period_us ? write_u64(dir, "cpu.cfs_period_us", l->cpu_period_us) : 0;
     int q = l->cpu_quota_us ? write_limit(dir, "cpu.cfs_quota_us", l->cpu_quota_us, "-1") : 0;
     /* Their ratio may be too great for a moment: then the quota goes first. */
-    return r == -EINVAL && q == 0 ? write_u64(dir, "cpu.cfs_period_us", l->cpu_period_us) : r < 0 ? r : q;
+    if (r == -EINVAL && q == 0)
+        r = write_u64(dir, "cpu.cfs_period_us", l->cpu_period_us);
+    return r < 0 ? note(r, "cpu.cfs_period_us", refused) : note(q, "cpu.cfs_quota_us", refused);
 }
 
-static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l)
+static int set_v1(const struct zl_cgroup *g, const struct zl_cgroup_limits *l, const char **refused)
 {
-    const char *cpu = g->dir[ZL_CONTROLLER_CPU];
+    const char *memory = g->dir[ZL_CONTROLLER_MEMORY], *cpu = g->dir[ZL_CONTROLLER_CPU],
+               *pids = g->dir[ZL_CONTROLLER_PIDS];
     int r = 0;
-    if ((l->memory_bytes && !g->dir[ZL_CONTROLLER_MEMORY][0]) || ((l->cpu_quota_us || l->cpu_shares) && !cpu[0]) ||
-        (l->pids && !g->dir[ZL_CONTROLLER_PIDS][0]))
-        return -EOPNOTSUPP;
     if (l->memory_bytes)
-        r = set_memory_v1(g->dir[ZL_CONTROLLER_MEMORY], l);
-    if (r == 0 && (l->cpu_quota_us || l->cpu_period_us))
-        r = set_quota_v1(cpu, l);
+        r = memory[0] ? set_memory_v1(memory, l, refused) : note(-EOPNOTSUPP, "memory.limit_in_bytes", refused);
+    bool quota = l->cpu_quota_us || l->cpu_period_us;
+    if (r == 0 && (quota || l->cpu_shares) && !cpu[0])
+        r = note(-EOPNOTSUPP, quota ? "cpu.cfs_quota_us" : "cpu.shares", refused);
+    if (r == 0 && quota)
+        r = set_quota_v1(cpu, l, refused);
     if (r == 0 && l->cpu_shares)
-        r = write_u64(cpu, "cpu.shares", l->cpu_shares);
-    return r == 0 && l->pids ? write_limit(g->dir[ZL_CONTROLLER_PIDS], "pids.max", l->pids, "max") : r;
+        r = note(write_u64(cpu, "cpu.shares", l->cpu_shares), "cpu.shares", refused);
+    if (r == 0 && l->pids)
+        r = note(pids[0] ? write_limit(pids, "pids.max", l->pids, "max") : -EOPNOTSUPP, "pids.max", refused);
+    return r;
 }
 
 int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits)
@@ -277,15 +292,19 @@ int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *l
     int r = g->dir[ZL_CONTROLLER_CPUSET][0] ? zl_cgroup_fill_cpuset(g->dir[ZL_CONTROLLER_CPUSET]) : 0;
     if (r == 0 && (g->layout == ZL_CGROUP_V2 || (limits->controllers && g->dir[ZL_CONTROLLER_UNIFIED][0])))
         r = enable_controllers(g, limits);
-    return r < 0 ? r : g->layout == ZL_CGROUP_V2 ? set_v2(g, limits) : set_v1(g, limits);
+    const char *unused;
+    return r < 0 ? r : g->layout == ZL_CGROUP_V2 ? set_v2(g, limits, &unused) : set_v1(g, limits, &unused);
 }
 
-int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits)
+int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits, const char **refused)
 {
+    *refused = "cgroup.subtree_control";
     if (g->layout == ZL_CGROUP_NONE)
         return -EOPNOTSUPP;
     int r = limits->controllers && g->dir[ZL_CONTROLLER_UNIFIED][0] ? enable_controllers(g, limits) : 0;
-    return r < 0 ? r : g->layout == ZL_CGROUP_V2 ? set_v2(g, limits) : set_v1(g, limits);
+    if (r < 0)
+        return r;
+    return g->layout == ZL_CGROUP_V2 ? set_v2(g, limits, refused) : set_v1(g, limits, refused);
 }
 
 /*

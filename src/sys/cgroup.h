@@ -67,8 +67,9 @@ int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL
 /* With the devices', and `more`: 1 << zl_controller. */
 int zl_cgroup_find_all(const char *parent, const char *id, uint32_t more, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
-/* Changes the limits of a group that is there; those that are 0 stay as they are. */
-int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
+/* Changes the limits of a group that is there; those that are 0 stay as they are. *refused: the file
+ * that could not be written, when one could not. */
+int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits, const char **refused) ZL_MUST;
 /* Writes values one after another; *failed: the one that could not be. -EOPNOTSUPP: there is no such controller or
  * file here. */
 int zl_cgroup_set(const struct zl_cgroup *g, const struct zl_cgroup_value *values, unsigned n,

@@ -2,10 +2,12 @@
 import json
 import os
 import pathlib
+import subprocess
 
 import pytest
 
-from test_oci import bundle  # noqa: F401  (a fixture)
+from conftest import SLOW, wait_for
+from test_oci import ZL_OCI, bundle  # noqa: F401  (a fixture)
 
 CGROUP = pathlib.Path("/sys/fs/cgroup")
 V2 = (CGROUP / "cgroup.controllers").exists()
@@ -211,3 +213,96 @@ def test_unified(made):
 def test_bad_ones(bundle, resources, why):  # noqa: F811
     refused(bundle, why, **resources)
     assert os.listdir(bundle.state) == []
+
+
+def test_an_update_that_fails_changes_nothing(made):
+    """The file that refuses comes last; what was written before it is written back."""
+    made.make(memory={"limit": 64 << 20, "swap": 64 << 20}, cpu={"quota": 50000, "period": 100000, "shares": 512}, pids={"limit": 30})
+    files = [("memory", "memory.limit_in_bytes"), ("memory", "memory.memsw.limit_in_bytes"), ("cpu", "cpu.cfs_quota_us"),
+             ("cpu", "cpu.cfs_period_us"), ("cpu", "cpu.shares"), ("pids", "pids.max"), ("memory", "memory.soft_limit_in_bytes")] \
+        if v1("memory") else [("memory", "memory.max"), ("memory", "memory.swap.max"), ("cpu", "cpu.max"), ("cpu", "cpu.weight"),
+                              ("pids", "pids.max"), ("memory", "memory.low")]
+
+    def seen():
+        return {f: value(c, f) for c, f in files if (group(c) / f).exists()}
+
+    before = seen()
+    r = made("update", "--memory", 96 << 20, "--memory-swap", 128 << 20, "--memory-reservation", 8 << 20, "--cpu-quota", "20000",
+             "--cpu-period", "50000", "--cpu-share", "100", "--pids-limit", "5", "--cpuset-cpus", "9999", "c", check=False)
+    assert r.returncode == 1 and "linux.resources.cpu.cpus: write '9999'" in r.stderr and seen() == before
+    # A burst over the quota is refused, by name.
+    r = made("update", "--pids-limit", "7", "--cpu-burst", "60000", "c", check=False)
+    assert r.returncode == 1 and "linux.resources.cpu.burst: write '60000'" in r.stderr and seen() == before
+    # A quota below the kernel's least.
+    r = made("update", "--memory", 96 << 20, "--memory-swap", 128 << 20, "--cpu-quota", "5", "c", check=False)
+    assert r.returncode == 1 and f"write {'cpu.cfs_quota_us' if v1('cpu') else 'cpu.max'}" in r.stderr and seen() == before
+
+
+def test_swap_changes_alone(made):
+    made.make(memory={"limit": 32 << 20, "swap": 64 << 20})
+    file = group("memory") / ("memory.memsw.limit_in_bytes" if v1("memory") else "memory.swap.max")
+    if not file.exists():
+        pytest.skip("the kernel does not count swap")
+    r = made("update", "--memory-swap", 128 << 20, "c", check=False)
+    if v1("memory"):
+        assert r.returncode == 0 and file.read_text() == f"{128 << 20}\n"
+    else:
+        assert r.returncode == 1 and "memory.swap without memory.limit" in r.stderr and file.read_text() == f"{32 << 20}\n"
+    made("update", "--memory-swap", "-1", "c")
+    assert file.read_text() == "max\n" or int(file.read_text()) > 1 << 60
+
+
+def test_statistics(made):
+    """What `runc events --stats` says, from the same files."""
+    device = {"throttleReadBpsDevice": []}
+    made.make(memory={"limit": 64 << 20, "swap": 64 << 20}, cpu={"quota": 50000, "period": 100000}, pids={"limit": 30}, blockIO=device,
+              **({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]} if any(UNIFIED.glob("*hugetlb*")) else {}))
+    said = json.loads(made("events", "--stats", "c").stdout)
+    assert (said["type"], said["id"]) == ("stats", "c")
+    data = said["data"]
+    assert set(data) == {"cpu", "memory", "pids", "blkio", "hugetlb", "network_interfaces"} and data["network_interfaces"] is None
+    usage = data["cpu"]["usage"]
+    tick = 10_000_000  # what the kernel counts some of them by
+    assert usage["total"] > 0 and abs(usage["kernel"] + usage["user"] - usage["total"]) <= tick
+    assert len(usage["percpu"]) == len(usage["percpu_user"]) == (os.cpu_count() if v1("cpuacct") else 0)
+    assert not v1("cpuacct") or abs(sum(usage["percpu"]) - usage["total"]) <= tick
+    assert set(data["cpu"]["throttling"]) == {"periods", "throttledPeriods", "throttledTime"}
+    memory = data["memory"]
+    assert memory["usage"]["limit"] == 64 << 20 and 0 < memory["usage"]["usage"] <= 64 << 20 and memory["usage"]["failcnt"] == 0
+    stat = dict(line.split() for line in value("memory", "memory.stat").splitlines())
+    assert set(memory["raw"]) == set(stat) and memory["cache"] == memory["raw"]["cache" if v1("memory") else "file"]
+    if not v1("memory") or (group("memory") / "memory.memsw.limit_in_bytes").exists():
+        assert memory["swap"]["limit"] == 64 << 20
+    assert data["pids"] == {"current": 1, "limit": 30}
+    assert set(data["blkio"]) == {"ioServiceBytesRecursive", "ioServicedRecursive"}
+    for entry in data["blkio"]["ioServiceBytesRecursive"]:
+        assert set(entry) == {"major", "minor", "op", "value"}
+    made("update", "--pids-limit", "-1", "--memory", "-1", "--memory-swap", "-1", "c")
+    data = json.loads(made("events", "--stats", "c").stdout)["data"]
+    assert data["pids"]["limit"] == 0 and data["memory"]["usage"]["limit"] > 1 << 60
+
+
+def test_throttling_is_counted(made):
+    made.make(cpu={"quota": 2000, "period": 10000})
+    made("exec", "c", "/workload", "burn", "100")
+    wait_for("throttled time", lambda: json.loads(made("events", "--stats", "c").stdout)["data"]["cpu"]["throttling"]["throttledTime"] > 0)
+    throttling = json.loads(made("events", "--stats", "c").stdout)["data"]["cpu"]["throttling"]
+    assert throttling["periods"] >= throttling["throttledPeriods"] > 0
+
+
+def test_events_go_on_until_the_end(made):
+    """Statistics each interval, a line when memory runs out, and an end with the container's."""
+    made.make(memory={"limit": 32 << 20, "swap": 32 << 20})
+    with subprocess.Popen([ZL_OCI, "--root", made.state, "events", "--interval", "100ms", "c"], stdout=subprocess.PIPE, text=True) as p:
+        try:
+            lines = [json.loads(p.stdout.readline()) for _ in range(3)]
+            assert [line["type"] for line in lines] == ["stats"] * 3
+            assert made("exec", "c", "/workload", "alloc", "64", check=False).returncode == 137
+            while json.loads(p.stdout.readline()) != {"type": "oom", "id": "c"}:
+                pass
+            made("kill", "c", "KILL")
+            assert p.wait(30 * SLOW) == 0
+        finally:
+            p.kill()
+    r = made("events", "c", check=False)
+    assert r.returncode == 1 and "container not running: c" in r.stderr
