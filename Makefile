@@ -43,10 +43,11 @@ check-fresh:  ## the demo, from a clone, in a minimal Debian made for it
 	@$(SETUP) build run test ci
 	@tools/run-fresh demo
 
-check-long:  ## the long runs: 200 agent kills, a planted bug a fuzz target, check from a clone in a minimal Debian
+check-long:  ## the long runs: 200 agent kills, a planted bug a fuzz target, a defence less a safety test, check from a clone in a minimal Debian
 	@$(SETUP) build run test ci
 	@ZLAYER_LONG=1 tools/run-tests $(B) --werror --suite all
 	@tools/run-planted
+	@tools/run-weakened
 	@tools/run-fresh check
 
 bench:  ## the measurements, side by side with the peers
@@ -69,4 +70,4 @@ format:  ## put the C sources into the house format
 	@git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'examples/*.[ch]' | xargs clang-format-14 -i
 
 clean:  ## remove what the builds made
-	@rm -rf build build-asan build-tsan build-clang build-fuzz build-planted build-release
+	@rm -rf build build-asan build-tsan build-clang build-fuzz build-planted build-weakened build-release

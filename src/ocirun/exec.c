@@ -134,7 +134,9 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
     /* Made in the v2 group: to move there takes the kernel's lock on all processes, which is slow. */
     pid_t pid = r < 0 ? r : zl_setup_clone(CLONE_PARENT, cgroup, &inside);
     if (pid == 0) {
-        if (!inside && cgroup >= 0 && zl_cgroup_enter_at(cgroup) < 0)
+        bool entered = inside || cgroup < 0 || zl_cgroup_enter_at(cgroup) == 0;
+        zl_close(cgroup); /* a folder of the host, which /proc/self/fd leads to (CVE-2024-21626) */
+        if (!entered)
             ZL_IGNORE(zl_setup_fail(&err, -EPERM, "enter the container's cgroup"));
         else if (!job->terminal || zl_setup_terminal(job, console, false, &err) == 0)
             ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));

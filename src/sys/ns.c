@@ -6,13 +6,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+enum { PROC_ROOT_INO = 1 };
 
 int zl_netns_self(void)
 {
@@ -98,6 +102,33 @@ int zl_netns_unpin(const char *path)
     if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
         return -errno;
     return unlink(path) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+/* openat2 says that no mount and no magic link is on the way; without it, that what is there is procfs at all. */
+static int open_proc(const char *path)
+{
+    struct open_how how = { .flags = O_WRONLY | O_CLOEXEC,
+                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS };
+    struct statfs fs;
+    struct stat st;
+    zl_auto_close int proc = zl_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (proc < 0 || fstatfs(proc, &fs) < 0 || fstat(proc, &st) < 0)
+        return proc < 0 ? proc : -errno;
+    if (fs.f_type != PROC_SUPER_MAGIC || st.st_ino != PROC_ROOT_INO)
+        return -EXDEV;
+    long opened = syscall(SYS_openat2, proc, path, &how, sizeof how);
+    if (opened >= 0 || (errno != ENOSYS && errno != EPERM))
+        return opened < 0 ? -errno : (int)opened;
+    zl_auto_close int fd = zl_openat(proc, path, O_WRONLY | O_NOFOLLOW, 0);
+    if (fd < 0 || fstatfs(fd, &fs) < 0)
+        return fd < 0 ? fd : -errno;
+    return fs.f_type == PROC_SUPER_MAGIC ? ZL_TAKE_FD(fd) : -EXDEV;
+}
+
+int zl_proc_write(const char *path, const char *value)
+{
+    zl_auto_close int fd = open_proc(path);
+    return fd < 0 ? fd : zl_write_full(fd, value, strlen(value));
 }
 
 int zl_sysctl_write(const char *name, const char *value)

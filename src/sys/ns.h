@@ -16,6 +16,9 @@ int zl_netns_self(void) ZL_MUST;
 int zl_netns_enter(int netns) ZL_MUST;
 /* Runs fn inside the namespace on a thread of its own and returns what it returns; blocks meanwhile. */
 int zl_netns_run(int netns, int (*fn)(void *arg), void *arg) ZL_MUST;
+/* Writes a file below /proc ("sys/kernel/shmmni"), which is proven to be procfs' own: -EXDEV when something is mounted
+ * on the way (CVE-2019-16884, CVE-2025-52881). */
+int zl_proc_write(const char *path, const char *value) ZL_MUST;
 /* Writes a sysctl below /proc/sys of the calling thread's namespaces ("net/ipv4/ip_forward"). */
 int zl_sysctl_write(const char *name, const char *value) ZL_MUST;
 /* Reads one; at most size - 1 bytes, without the newline. */

@@ -10,6 +10,7 @@
  *   child-alloc MIB     a child does, and is waited for
  *   burn MS             use the processor for so long
  *   cat PATH            print a file
+ *   ls PATH             print the names in a folder, with where links lead
  *   get ADDRESS:PORT    connect, ask for / and write the reply's last line, or why there is none
  *   key NAME            whether a key of type user is found in the session keyring
  *   exit CODE           end
@@ -30,6 +31,7 @@
  *   orphan MS           a child's child stays for so long, its parent ends at once
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -198,6 +200,24 @@ static void cat(const char *path)
     while ((n = fread(buf, 1, sizeof buf, f)) > 0)
         fwrite(buf, 1, n, stdout);
     fclose(f);
+    fflush(stdout);
+}
+
+static void ls(const char *path)
+{
+    char target[4096];
+    DIR *d = opendir(path);
+    struct dirent *e;
+    if (!d) {
+        printf("%s: %s\n", path, strerror(errno));
+        fflush(stdout);
+        return;
+    }
+    while ((e = readdir(d)) != NULL) {
+        ssize_t n = readlinkat(dirfd(d), e->d_name, target, sizeof target - 1);
+        printf("%s%s%.*s\n", e->d_name, n < 0 ? "" : " -> ", n < 0 ? 0 : (int)n, target);
+    }
+    closedir(d);
     fflush(stdout);
 }
 
@@ -389,6 +409,8 @@ int main(int argc, char **argv)
             dprintf(verb[0] == 's' ? 1 : 2, "%s\n", arg);
         } else if (strcmp(verb, "cat") == 0) {
             cat(arg);
+        } else if (strcmp(verb, "ls") == 0) {
+            ls(arg);
         } else if (strcmp(verb, "key") == 0) {
             long key = syscall(SYS_request_key, "user", arg, NULL, 0);
             dprintf(1, "%s\n", key >= 0 ? "found" : strerrorname_np(errno));

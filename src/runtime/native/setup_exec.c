@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
@@ -136,6 +137,9 @@ static int drop_rights(const struct zl_job *job, const struct identity *id, stru
     struct zl_caps none = { 0 };
     int with_parent = 0; /* the signal that a parent's death means, if it means one */
     (void)prctl(PR_GET_PDEATHSIG, &with_parent, 0, 0, 0);
+    /* With the container's own rights it is no longer above what runs there already; the exec undoes it. */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return zl_setup_fail(err, -errno, "hide from the container");
     if (job->exact_user && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         return zl_setup_fail(err, -errno, "keep the capabilities");
     int r = zl_caps_drop_bounding(job->caps.bounding);
@@ -286,6 +290,17 @@ static int make_folders(const char *path)
     return 0;
 }
 
+/* A folder that no path from our root leads to is of the host (CVE-2024-21626). */
+static int enter_folder(const char *path)
+{
+    char now[PATH_MAX];
+    if (chdir(path) < 0 && !(errno == ENOENT && make_folders(path) == 0 && chdir(path) == 0))
+        return -errno;
+    if (syscall(SYS_getcwd, now, sizeof now) < 0) /* the C library would look for another way to say it */
+        return -errno;
+    return now[0] == '/' ? 0 : -EXDEV;
+}
+
 int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err)
 {
     char program[4096];
@@ -321,8 +336,9 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report,
     if (job->terminal && !job->exact_user && fchown(0, (uid_t)id.uid, (gid_t)-1) < 0 && errno != EROFS)
         return zl_setup_fail(err, -errno, "give the terminal to user %llu", (unsigned long long)id.uid);
     const char *cwd = job->cwd[0] ? job->cwd : "/";
-    if (chdir(cwd) < 0 && !(errno == ENOENT && make_folders(cwd) == 0 && chdir(cwd) == 0))
-        return zl_setup_fail(err, -errno, "enter the working folder %.80s", cwd);
+    r = enter_folder(cwd);
+    if (r < 0)
+        return zl_setup_fail(err, r, "enter the working folder %.80s", cwd);
     r = zl_setup_scheduling(job, err);
     r = r < 0 ? r : leave_keyring(job, err);
     r = r < 0 ? r : set_labels(job, err);

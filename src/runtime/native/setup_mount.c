@@ -7,6 +7,7 @@
 #include "sys/path.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -19,7 +20,13 @@
 int zl_setup_mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
 {
     char path[40];
+    struct statfs fs;
     snprintf(path, sizeof path, "/proc/self/fd/%d", target);
+    /* Inside the root /proc may be anything that the document mounts there (CVE-2019-16884). */
+    if (statfs("/proc/self/fd", &fs) < 0)
+        return -errno;
+    if (fs.f_type != PROC_SUPER_MAGIC)
+        return -EXDEV;
     return mount(source, path, type, flags, data) < 0 ? -errno : 0;
 }
 

@@ -181,24 +181,6 @@ static int mount_root(const struct zl_job *job, struct zl_setup_places *p, struc
     return p->root < 0 ? zl_setup_fail(err, p->root, "open the root") : 0;
 }
 
-static int fill_root(const struct zl_job *job, const struct zl_setup_options *o, const struct zl_setup_places *p,
-                     struct zl_setup_error *err)
-{
-    uint64_t propagation = job->root_propagation;
-    int r = zl_setup_mounts(job, p, o->cgroup, err);
-    r = r < 0 ? r : make_devices(job, p->root, err);
-    r = r < 0 ? r : write_files(job, p->root, err);
-    if (r == 0 && o->in_container)
-        r = o->in_container(o->arg, false, err);
-    if (r < 0)
-        return r;
-    if (fchdir(p->root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return zl_setup_fail(err, -errno, "pivot into the root");
-    if (propagation & (MS_SHARED | MS_UNBINDABLE) && mount(NULL, "/", NULL, propagation, NULL) < 0)
-        return zl_setup_fail(err, -errno, "set the propagation of the root");
-    return 0;
-}
-
 /* One empty file system hides all folders. */
 static int hide_folder(int root, int at, const char *path, int *empty)
 {
@@ -212,13 +194,13 @@ static int hide_folder(int root, int at, const char *path, int *empty)
     return r;
 }
 
-static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
+/* While /proc, by which descriptors are mounted, is still that of who made us. */
+static int hide_paths(const struct zl_job *job, int root, struct zl_setup_error *err)
 {
     int empty = -EBADF;
-    zl_auto_close int root = zl_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
     zl_auto_close int null = zl_open_beneath(root, "dev/null", O_PATH);
     struct stat st;
-    if (root < 0 || null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+    if (null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
         return zl_setup_fail(err, -EIO, "find /dev/null as it was made");
     char source[40];
     snprintf(source, sizeof source, "/proc/self/fd/%d", null);
@@ -249,12 +231,30 @@ static int hide_paths(const struct zl_job *job, struct zl_setup_error *err)
     return 0;
 }
 
+static int fill_root(const struct zl_job *job, const struct zl_setup_options *o, const struct zl_setup_places *p,
+                     struct zl_setup_error *err)
+{
+    uint64_t propagation = job->root_propagation;
+    int r = zl_setup_mounts(job, p, o->cgroup, err);
+    r = r < 0 ? r : make_devices(job, p->root, err);
+    r = r < 0 ? r : write_files(job, p->root, err);
+    if (r == 0 && o->in_container)
+        r = o->in_container(o->arg, false, err);
+    r = r < 0 ? r : hide_paths(job, p->root, err);
+    if (r < 0)
+        return r;
+    if (fchdir(p->root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return zl_setup_fail(err, -errno, "pivot into the root");
+    if (propagation & (MS_SHARED | MS_UNBINDABLE) && mount(NULL, "/", NULL, propagation, NULL) < 0)
+        return zl_setup_fail(err, -errno, "set the propagation of the root");
+    return 0;
+}
+
 static int set_oom_score(const struct zl_job *job, struct zl_setup_error *err)
 {
     if (!job->oom_score_adj[0])
         return 0;
-    zl_auto_close int fd = zl_openat(AT_FDCWD, "/proc/self/oom_score_adj", O_WRONLY, 0);
-    int r = fd < 0 ? fd : zl_write_full(fd, job->oom_score_adj, strlen(job->oom_score_adj));
+    int r = zl_proc_write("self/oom_score_adj", job->oom_score_adj);
     return r < 0 ? zl_setup_fail(err, r, "set the OOM score to %s", job->oom_score_adj) : 0;
 }
 
@@ -299,7 +299,9 @@ static int set_names(const struct zl_job *job, struct zl_setup_error *err)
     if (r < 0)
         return zl_setup_fail(err, r, "bring lo up");
     for (uint64_t i = 0; i < job->nsysctls; i++) {
-        r = zl_sysctl_write(job->sysctls[i].name, job->sysctls[i].value);
+        char path[256];
+        int n = snprintf(path, sizeof path, "sys/%s", job->sysctls[i].name);
+        r = n >= (int)sizeof path ? -ENAMETOOLONG : zl_proc_write(path, job->sysctls[i].value);
         if (r < 0)
             return zl_setup_fail(err, r, "set the sysctl %s", job->sysctls[i].name);
     }
@@ -329,7 +331,6 @@ static int to_the_gate(const struct zl_job *job, const struct zl_setup_options *
     free(p.sources);
     r = r < 0 ? r : zl_setup_limits(job, err);
     r = r < 0 || !job->terminal ? r : zl_setup_terminal(job, o->console, true, err);
-    r = r < 0 ? r : hide_paths(job, err);
     return r < 0 || !job->root_readonly ? r : make_root_readonly(err);
 }
 
