@@ -128,6 +128,8 @@ def test_mapped_owners(box):
     script = "/busybox stat -c '%u:%g' /data/file; /busybox touch /data/new && /busybox stat -c %u /data/new"
     maps = {"uidMappings": [{"containerID": 0, "hostID": 3000, "size": 1000}], "gidMappings": [{"containerID": 0, "hostID": 4000, "size": 1000}]}
     r = box.sh(script, check=False, mounts=box.config["mounts"] + [{**mount, **maps}])
+    if "map the owners of" in r.stderr:
+        pytest.skip(f"this kernel maps no owners of the file system of {data}")
     assert r.stdout.splitlines()[0] == "3000:4000"
     opened(box.folder)
     before = (data / "file").stat().st_uid
@@ -360,7 +362,7 @@ def test_filters(box):
     assert len(names) > 200 and "No data available" in r.stderr and r.stdout == "fine\n"
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the second architecture of this test is x86")
+@pytest.mark.skipif(os.uname().machine != "x86_64" or not shutil.which("cc"), reason="needs cc, and x86 as the second architecture")
 def test_architectures_of_a_filter(box):
     """A call of another architecture kills, unless the filter has it; then the rules are for it, too."""
     source = ('#include <stdio.h>\nint main(void) { long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(39), "b"("/x"), "c"(0) : "memory");'

@@ -134,7 +134,7 @@ def test_delegated_groups(rootless):
             for p in [group, *(group / n for n in ("cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads") if (group / n).exists())]:
                 os.chown(p, UID, UID)
             for n in ("cpuset.cpus", "cpuset.mems"):
-                if (group / n).exists():
+                if (group / n).exists() and (h / n).exists():
                     (group / n).write_text((h / n).read_text())
         unified = next((h for h in HIERARCHIES if (h / "cgroup.controllers").exists()), None)
         if unified:
