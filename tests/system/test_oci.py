@@ -20,7 +20,8 @@ import pytest
 import leftovers
 from conftest import BUILD, SLOW, need_root, wait_for
 
-ZL_OCI = BUILD / "src/ocirun/zl-oci"
+# ZL_OCI_WRAP: another program to run in its place (test_oci_safety.py).
+ZL_OCI = pathlib.Path(os.environ.get("ZL_OCI_WRAP") or BUILD / "src/ocirun/zl-oci")
 DEVICES = [p for p in ("/sys/fs/cgroup/devices", "/sys/fs/cgroup/memory") if os.path.isdir(p)]
 
 

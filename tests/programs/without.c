@@ -1,0 +1,41 @@
+/*
+ * without ENOSYS|EPERM PROGRAM ARGUMENT…: the program on a kernel without the newer system calls, or under a filter
+ * that forbids them. Root only, so that no_new_privs stays as it is.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const unsigned calls[] = { SYS_openat2,  SYS_clone3,     SYS_open_tree, SYS_mount_setattr, SYS_fsopen,
+                                  SYS_fsconfig, SYS_move_mount, SYS_fsmount,   SYS_close_range };
+enum { CALLS = sizeof calls / sizeof *calls };
+
+int main(int argc, char **argv)
+{
+    struct sock_filter f[CALLS + 3];
+    unsigned n = 0;
+    if (argc < 3) {
+        fprintf(stderr, "usage: without ENOSYS|EPERM PROGRAM ARGUMENT…\n");
+        return 2;
+    }
+    unsigned error = strcmp(argv[1], "EPERM") == 0 ? EPERM : ENOSYS;
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (unsigned i = 0; i < CALLS; i++)
+        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i], (unsigned char)(CALLS - i), 0);
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error);
+    struct sock_fprog prog = { .len = (unsigned short)n, .filter = f };
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) < 0) {
+        perror("without: load the filter");
+        return 2;
+    }
+    execv(argv[2], argv + 2);
+    perror("without: execute the program");
+    return 2;
+}
