@@ -84,7 +84,8 @@ static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl
     /* For systemd in there: an engine that wants it binds the machine's own on it. */
     char path[4096];
     snprintf(path, sizeof path, "%s/systemd", m->target);
-    zl_auto_close int named = access("/sys/fs/cgroup/systemd", F_OK) == 0 ? zl_open_folder_beneath(root, path) : -EBADF;
+    if (access("/sys/fs/cgroup/systemd", F_OK) == 0)
+        zl_close(zl_open_folder_beneath(root, path));
     zl_auto_close int top = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
     return r < 0 ? r : top < 0 ? top : zl_setup_remount(top, m->flags);
 }
