@@ -21,6 +21,12 @@ static int run(struct zl_cli *cli, void *options, struct zl_err *err)
     argv[0] = "zl-oci";
     for (unsigned i = 0; i < o->words.n; i++)
         argv[i + 1] = o->words.v[i];
+    if (o->words.n == 1 && (zl_streq(o->words.v[0], "--help") || zl_streq(o->words.v[0], "-h"))) {
+        zl_auto_buf help = ZL_BUF_INIT; /* ours; then its own, which has the verbs */
+        zl_help_print(&help, cli->path, cli->depth, cli->out.colour);
+        zl_buf_putc(&help, '\n');
+        zl_term_write(&cli->out, zl_buf_view(&help));
+    }
     (void)signal(SIGPIPE, SIG_DFL);
     execv(program, (char *const *)(uintptr_t)argv);
     return zl_fail(err, -errno, "execute %s", program);
