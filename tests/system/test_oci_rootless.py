@@ -137,6 +137,8 @@ def test_delegated_groups(rootless):
                 if (group / n).exists() and (h / n).exists():
                     (group / n).write_text((h / n).read_text())
         unified = next((h for h in HIERARCHIES if (h / "cgroup.controllers").exists()), None)
+        if len(HIERARCHIES) == 1:  # what root does for a user's slice
+            (unified / "cgroup.subtree_control").write_text("+memory +pids")
         if unified:
             (unified / GROUP / "caller").mkdir()
             made.append(unified / GROUP / "caller")

@@ -66,9 +66,11 @@ static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl
     zl_auto_close int at = zl_open_beneath(root, m->target, O_PATH | O_DIRECTORY);
     if (at < 0)
         return at == -ENOENT ? 0 : at;
-    if (g->layout == ZL_CGROUP_V2)
-        return own_namespace ? zl_setup_mount_on(at, "cgroup", "cgroup2", m->flags, NULL)
-                             : bind_cgroup(root, m->target, g->dir[ZL_CONTROLLER_UNIFIED], m->flags);
+    if (g->layout == ZL_CGROUP_V2) {
+        int e = own_namespace ? zl_setup_mount_on(at, "cgroup", "cgroup2", m->flags, NULL) : -EBUSY;
+        /* Where the machine's /sys was bound, the tree is there already, and not mounted twice in one place. */
+        return e == -EBUSY ? bind_cgroup(root, m->target, g->dir[ZL_CONTROLLER_UNIFIED], m->flags) : e;
+    }
     int r = zl_setup_mount_on(at, "tmpfs", "tmpfs", m->flags & ~(unsigned long)MS_RDONLY, "mode=755,size=64k");
     for (int c = 1; c < ZL_CONTROLLER_COUNT && r == 0; c++) {
         char path[4096];
