@@ -172,7 +172,7 @@ static int make_socket(int dir)
     if (fd < 0)
         return -errno;
     zl_rt_socket_address(dir, &a);
-    if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 16) < 0)
+    if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, SOMAXCONN) < 0)
         return -errno;
     return ZL_TAKE_FD(fd);
 }
