@@ -103,6 +103,14 @@ size_t codec_utf8(const unsigned char *s, size_t n)
     return len;
 }
 
+/* U+0085, U+2028, U+2029 and U+FEFF end lines, or are passed over, in the eyes of YAML 1.1 and of JavaScript. */
+static bool ends_lines_elsewhere(const unsigned char *p, size_t len)
+{
+    return (len == 2 && memcmp(p, "\xc2\x85", 2) == 0) ||
+           (len == 3 && (memcmp(p, "\xe2\x80\xa8", 3) == 0 || memcmp(p, "\xe2\x80\xa9", 3) == 0 ||
+                         memcmp(p, "\xef\xbb\xbf", 3) == 0));
+}
+
 void zl_json_string(struct zl_buf *out, struct zl_str s)
 {
     const unsigned char *p = (const unsigned char *)s.p;
@@ -121,7 +129,9 @@ void zl_json_string(struct zl_buf *out, struct zl_str s)
             zl_buf_puts(out, "\\r");
         } else if (c < 0x20 || c == 0x7f) {
             zl_buf_printf(out, "\\u%04x", c);
-        } else if ((len = codec_utf8(p + i, s.n - i)) > 0) {
+        } else if ((len = codec_utf8(p + i, s.n - i)) > 0 && ends_lines_elsewhere(p + i, len)) {
+            zl_buf_puts(out, len == 2 ? "\\u0085" : c == 0xef ? "\\ufeff" : p[i + 2] == 0xa8 ? "\\u2028" : "\\u2029");
+        } else if (len > 0) {
             zl_buf_add(out, p + i, len);
         } else {
             zl_buf_puts(out, "\xef\xbf\xbd");

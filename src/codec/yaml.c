@@ -1,16 +1,16 @@
 /*
- * YAML by libfyaml's event parser into a value tree. Aliases are expanded while the tree is built, under the limit on
+ * YAML by libyaml's event parser into a value tree. Aliases are expanded while the tree is built, under the limit on
  * nodes, so that a document of a few lines cannot become millions of values.
  */
 #include "codec/text_priv.h"
 #include "codec/value.h"
 
 #include <errno.h>
-#include <libfyaml.h>
 #include <math.h>
 #include <stdio.h>
+#include <yaml.h>
 
-enum { MAP_KEYS_MAX = 5000 };
+enum { MAP_KEYS_MAX = 5000, KEY_MAX = 1000 }; /* YAML 1.2, 7.4.2: a key in front of its colon has 1024 characters */
 
 struct anchor {
     struct anchor *next;
@@ -21,22 +21,16 @@ struct anchor {
 struct builder {
     struct zl_arena *arena;
     const struct zl_parse_limits *limits;
-    struct fy_parser *parser;
+    yaml_parser_t *parser;
     struct zl_parse_error *err;
     struct anchor *anchors;
     unsigned nodes;
 };
 
-static void mark(struct builder *b, const struct fy_mark *m, unsigned *line, unsigned *column)
+static int fail(struct builder *b, int code, const yaml_mark_t *m, const char *text)
 {
-    (void)b;
-    *line = m ? (unsigned)m->line + 1 : 0;
-    *column = m ? (unsigned)m->column + 1 : 0;
-}
-
-static int fail(struct builder *b, int code, const struct fy_mark *m, const char *text)
-{
-    mark(b, m, &b->err->line, &b->err->column);
+    b->err->line = (unsigned)m->line + 1;
+    b->err->column = (unsigned)m->column + 1;
     snprintf(b->err->text, sizeof b->err->text, "%s", text);
     return code;
 }
@@ -134,77 +128,73 @@ static struct zl_value *copy(struct builder *b, const struct zl_value *v)
     return c;
 }
 
-static struct anchor *remember(struct builder *b, struct fy_token *name)
+static struct anchor *remember(struct builder *b, const yaml_char_t *name)
 {
     if (!name)
         return NULL;
-    size_t n = 0;
-    const char *p = fy_token_get_text(name, &n);
     struct anchor *a = zl_arena_alloc(b->arena, sizeof *a);
-    a->name = zl_str_n(zl_arena_strndup(b->arena, p ? p : "", p ? n : 0), p ? n : 0);
-    a->next = b->anchors;
+    const size_t n = strlen((const char *)name);
+    *a = (struct anchor){ b->anchors, zl_str_n(zl_arena_strndup(b->arena, (const char *)name, n), n), NULL };
     b->anchors = a;
     return a;
 }
 
-/* The token begins behind the asterisk. */
-static int fail_alias(struct builder *b, const struct fy_mark *m, const char *text)
+static int alias(struct builder *b, const yaml_event_t *e, struct zl_value **ret)
 {
-    int r = fail(b, -EINVAL, m, text);
-    b->err->column -= b->err->column > 1;
-    return r;
-}
-
-static int alias(struct builder *b, struct fy_token *t, struct zl_value **ret)
-{
-    size_t n = 0;
-    const char *p = fy_token_get_text(t, &n);
-    const struct fy_mark *m = fy_token_start_mark(t);
-    struct zl_str name = zl_str_n(p ? p : "", p ? n : 0);
+    struct zl_str name = zl_str((const char *)e->data.alias.anchor);
     for (struct anchor *a = b->anchors; a; a = a->next) {
         if (!zl_str_eq(a->name, name))
             continue;
         if (!a->value)
-            return fail_alias(b, m, "an alias to the value that contains it");
+            return fail(b, -EINVAL, &e->start_mark, "an alias to the value that contains it");
         *ret = copy(b, a->value);
-        return *ret ? 0 : fail(b, -E2BIG, m, "aliases expand to too many values");
+        return *ret ? 0 : fail(b, -E2BIG, &e->start_mark, "aliases expand to too many values");
     }
-    return fail_alias(b, m, "an alias to an anchor that is not defined above");
+    return fail(b, -EINVAL, &e->start_mark, "an alias to an anchor that is not defined above");
+}
+
+/* Of tags only those of the core schema are known: "!!str 5" and "! 5" are strings, the others change nothing. */
+static int check_tag(struct builder *b, const yaml_event_t *e, const yaml_char_t *tag, bool *ret_string)
+{
+    static const char *const core[] = { YAML_STR_TAG,   YAML_NULL_TAG, YAML_BOOL_TAG, YAML_INT_TAG,
+                                        YAML_FLOAT_TAG, YAML_SEQ_TAG,  YAML_MAP_TAG,  "!" };
+    struct zl_str t = zl_str((const char *)tag);
+    *ret_string = tag && (zl_str_is(t, YAML_STR_TAG) || zl_str_is(t, "!"));
+    for (size_t i = 0; i < ZL_ARRAY_LEN(core); i++)
+        if (!tag || zl_str_is(t, core[i]))
+            return 0;
+    char text[120];
+    snprintf(text, sizeof text, "the tag '%.60s' is not known", t.p);
+    return fail(b, -EINVAL, &e->start_mark, text);
 }
 
 static int collection(struct builder *b, struct zl_value *v, unsigned depth);
 
-static int node(struct builder *b, struct fy_event *e, unsigned depth, struct zl_value **ret)
+static int node(struct builder *b, const yaml_event_t *e, unsigned depth, struct zl_value **ret)
 {
-    if (e->type == FYET_ALIAS)
-        return alias(b, e->alias.anchor, ret);
-    struct fy_token *start = fy_event_get_token(e);
-    const struct fy_mark *m = start ? fy_token_start_mark(start) : NULL;
+    if (e->type == YAML_ALIAS_EVENT)
+        return alias(b, e, ret);
     if (++b->nodes > b->limits->nodes)
-        return fail(b, -E2BIG, m, "too many values");
+        return fail(b, -E2BIG, &e->start_mark, "too many values");
     if (depth > b->limits->depth)
-        return fail(b, -E2BIG, m, "nested too deep");
-    struct anchor *a = NULL;
-    struct zl_value *v;
-    int r = 0;
-    if (e->type == FYET_SCALAR) {
-        size_t n = 0;
-        const char *p = e->scalar.value ? fy_token_get_text(e->scalar.value, &n) : "";
-        enum fy_scalar_style style = e->scalar.value ? fy_token_scalar_style(e->scalar.value) : FYSS_PLAIN;
-        if (p && (style == FYSS_FOLDED || style == FYSS_LITERAL))
-            n = strnlen(p, n); /* an empty block scalar comes as one NUL byte */
-        v = zl_value_string(b->arena, zl_str_n(p ? p : "", p ? n : 0));
-        a = remember(b, e->scalar.anchor);
-        if (style == FYSS_PLAIN)
-            resolve_plain(v);
-        mark(b, m, &v->line, &v->column);
-    } else {
-        bool map = e->type == FYET_MAPPING_START;
-        v = zl_value_new(b->arena, map ? ZL_MAP : ZL_LIST);
-        a = remember(b, map ? e->mapping_start.anchor : e->sequence_start.anchor);
-        mark(b, m, &v->line, &v->column);
+        return fail(b, -E2BIG, &e->start_mark, "nested too deep");
+    bool scalar = e->type == YAML_SCALAR_EVENT, map = e->type == YAML_MAPPING_START_EVENT, string;
+    const yaml_char_t *tag = scalar ? e->data.scalar.tag : map ? e->data.mapping_start.tag : e->data.sequence_start.tag;
+    int r = check_tag(b, e, tag, &string);
+    if (r < 0)
+        return r;
+    struct anchor *a = remember(b, scalar ? e->data.scalar.anchor
+                                   : map  ? e->data.mapping_start.anchor
+                                          : e->data.sequence_start.anchor);
+    struct zl_value *v =
+        scalar ? zl_value_string(b->arena, zl_str_n((const char *)e->data.scalar.value, e->data.scalar.length))
+               : zl_value_new(b->arena, map ? ZL_MAP : ZL_LIST);
+    v->line = (unsigned)e->start_mark.line + 1;
+    v->column = (unsigned)e->start_mark.column + 1;
+    if (scalar && e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !string)
+        resolve_plain(v);
+    if (!scalar)
         r = collection(b, v, depth + 1);
-    }
     if (r == 0 && a)
         a->value = v;
     if (r == 0)
@@ -220,6 +210,10 @@ static int check_key(struct builder *b, const struct zl_value *map, struct zl_va
     else if (zl_str_is(key->text, "<<"))
         problem = "merge keys ('<<') are not supported; write the keys out";
     char text[120];
+    zl_auto_buf written = ZL_BUF_INIT;
+    zl_json_string(&written, key->text);
+    if (written.n > KEY_MAX)
+        problem = "a key of more than 1000 characters";
     if (map->count >= MAP_KEYS_MAX) /* each key is compared with all before it */
         problem = "a map of more than 5000 keys";
     for (const struct zl_value *i = map->first; i && !problem; i = i->next) {
@@ -242,16 +236,16 @@ static int collection(struct builder *b, struct zl_value *v, unsigned depth)
 {
     struct zl_value *key = NULL;
     for (;;) {
-        struct fy_event *e = fy_parser_parse(b->parser);
-        if (!e)
+        yaml_event_t e;
+        if (!yaml_parser_parse(b->parser, &e))
             return -EINVAL;
-        if (e->type == FYET_MAPPING_END || e->type == FYET_SEQUENCE_END) {
-            fy_parser_event_free(b->parser, e);
+        if (e.type == YAML_MAPPING_END_EVENT || e.type == YAML_SEQUENCE_END_EVENT) {
+            yaml_event_delete(&e);
             return 0;
         }
         struct zl_value *item = NULL;
-        int r = node(b, e, depth, &item);
-        fy_parser_event_free(b->parser, e);
+        int r = node(b, &e, depth, &item);
+        yaml_event_delete(&e);
         if (r < 0)
             return r;
         if (v->kind == ZL_MAP && !key) {
@@ -271,28 +265,38 @@ static int parse(struct builder *b, struct zl_value **ret)
 {
     struct zl_value *root = NULL;
     for (;;) {
-        struct fy_event *e = fy_parser_parse(b->parser);
-        if (!e)
-            return fy_parser_get_stream_error(b->parser) || !root ? -EINVAL : (*ret = root, 0);
-        enum fy_event_type type = e->type;
+        yaml_event_t e;
+        if (!yaml_parser_parse(b->parser, &e))
+            return -EINVAL;
+        enum yaml_event_type_e type = e.type;
         int r = 0;
-        if (type == FYET_DOCUMENT_START && root) {
-            struct fy_token *t = fy_event_get_token(e);
-            r = fail(b, -EINVAL, t ? fy_token_start_mark(t) : NULL, "a second document; one file is one document");
-        } else if (type == FYET_SCALAR || type == FYET_ALIAS || type == FYET_MAPPING_START ||
-                   type == FYET_SEQUENCE_START) {
-            r = node(b, e, 1, &root);
-        }
-        fy_parser_event_free(b->parser, e);
+        if (type == YAML_DOCUMENT_START_EVENT && root)
+            r = fail(b, -EINVAL, &e.start_mark, "a second document; one file is one document");
+        else if (type == YAML_SCALAR_EVENT || type == YAML_ALIAS_EVENT || type == YAML_MAPPING_START_EVENT ||
+                 type == YAML_SEQUENCE_START_EVENT)
+            r = node(b, &e, 1, &root);
+        yaml_event_delete(&e);
         if (r < 0)
             return r;
-        if (type == FYET_STREAM_END) {
-            if (!root)
-                root = zl_value_new(b->arena, ZL_NULL);
-            *ret = root;
+        if (type == YAML_STREAM_END_EVENT) {
+            *ret = root ? root : zl_value_new(b->arena, ZL_NULL);
             return 0;
         }
     }
+}
+
+/* What the library found wrong, and where. */
+static void blame(const yaml_parser_t *p, struct zl_parse_error *err)
+{
+    const yaml_mark_t *m = &p->problem_mark;
+    err->line = (unsigned)m->line + 1;
+    err->column = (unsigned)m->column + 1;
+    const char *problem = p->problem ? p->problem : "not YAML";
+    if (p->context && p->context_mark.line != m->line)
+        snprintf(err->text, sizeof err->text, "%s, %s that begins on line %zu", problem, p->context,
+                 p->context_mark.line + 1);
+    else
+        snprintf(err->text, sizeof err->text, "%s%s%s", problem, p->context ? ", " : "", p->context ? p->context : "");
 }
 
 /* A tab among the spaces that indent a line is what most often makes a file no YAML, and the parser names it badly. */
@@ -346,34 +350,25 @@ int zl_yaml_parse(struct zl_arena *arena, struct zl_str text, const struct zl_pa
     }
     if (bad_text(text, err))
         return -EINVAL;
-    struct fy_diag_cfg dcfg;
-    fy_diag_cfg_default(&dcfg);
-    dcfg.fp = NULL;
-    dcfg.output_fn = NULL;
-    struct fy_diag *diag = fy_diag_create(&dcfg);
-    if (!diag)
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser))
         return -ENOMEM;
-    fy_diag_set_collect_errors(diag, true);
-    struct fy_parse_cfg cfg = { .flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_JSON_NONE, .diag = diag };
-    struct fy_parser *parser = fy_parser_create(&cfg);
-    if (!parser) {
-        fy_diag_destroy(diag);
-        return -ENOMEM;
-    }
-    struct builder b = { arena, limits, parser, err, NULL, 0 };
-    int r = fy_parser_set_string(parser, text.p ? text.p : "", text.n) < 0 ? -ENOMEM : parse(&b, ret);
+    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)(text.p ? text.p : ""), text.n);
+    struct builder b = { arena, limits, &parser, err, NULL, 0 };
+    int r = parse(&b, ret);
+    if (r == -EINVAL && parser.error == YAML_MEMORY_ERROR)
+        r = -ENOMEM;
     if (r == -EINVAL && !err->text[0]) {
-        void *prev = NULL;
-        struct fy_diag_error *e = fy_diag_errors_iterate(diag, &prev);
-        if (e) {
-            err->line = e->line > 0 ? (unsigned)e->line : 0;
-            err->column = e->column > 0 ? (unsigned)e->column : 0;
-        }
-        snprintf(err->text, sizeof err->text, "%s", e && e->msg ? e->msg : "not YAML");
+        blame(&parser, err);
         blame_tab(text, err);
     }
-    fy_parser_destroy(parser);
-    fy_diag_destroy(diag);
+    yaml_parser_delete(&parser);
+    /* JSON's pairs of surrogates are no characters in YAML. */
+    struct zl_parse_error of_json;
+    if (r == -EINVAL && strstr(err->text, "Unicode character escape") &&
+        zl_json_parse(arena, text, limits, ret, &of_json) == 0)
+        r = 0;
     return r;
 }
 
@@ -383,7 +378,7 @@ static bool plain_enough(struct zl_str s)
 {
     struct zl_value probe = { .kind = ZL_STRING, .text = s };
     resolve_plain(&probe);
-    if (probe.kind != ZL_STRING || s.n == 0 || s.n > 80)
+    if (probe.kind != ZL_STRING || s.n == 0 || s.n > 80 || zl_str_is(s, "...")) /* "..." ends a document */
         return false;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];

@@ -154,7 +154,10 @@ void zl_spec_problems_print(struct zl_buf *out, const struct zl_decoder *d, stru
             for (size_t i = 0; i < line.n; i++) /* nothing of the file may steer the terminal */
                 zl_buf_putc(out, (unsigned char)line.p[i] < ' ' || line.p[i] == 0x7f ? ' ' : line.p[i]);
             zl_buf_printf(out, "\n%s      |%s %*s%s^", dim, off, (int)(p->column ? p->column - 1 : 0), "", red);
-            size_t width = ZL_MIN((size_t)p->width, line.n - ZL_MIN(line.n, (size_t)p->column - 1));
+            size_t before = ZL_MIN(line.n, (size_t)(p->column ? p->column - 1 : 0)), width = p->width;
+            if (before < line.n && (line.p[before] == '"' || line.p[before] == '\''))
+                width += 2; /* the width is that of the value without its quotes */
+            width = ZL_MIN(width, line.n - before);
             for (size_t i = 1; i < width; i++)
                 zl_buf_putc(out, '~');
             zl_buf_printf(out, "%s\n", off);

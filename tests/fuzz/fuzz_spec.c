@@ -39,10 +39,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     zl_arena_done(&arena);
     return 0;
 }
-
-/* The library loses a buffer of one page at some texts that it refuses (docs/DEPENDENCIES.md). */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libfyaml.so";
-}

@@ -188,7 +188,7 @@ static void every_problem_is_told_at_once_where_it_stands(void **state)
         { 10, 8, "yaml_error", "inner", "" },
         { 11, 17, "weight_range", "list[0].weight", "" },
         { 11, 30, "unlucky", "list[1]", "take another" },
-        { 11, 44, "yaml_error", "list[2].label", "" }, /* behind the quote */
+        { 11, 43, "yaml_error", "list[2].label", "" },
         { 11, 59, "yaml_error", "list[3]", "" },
         { 12, 11, "yaml_error", "map.x.weigh", "did you mean 'weight'?" },
         { 12, 10, "yaml_error", "map.x", "" },

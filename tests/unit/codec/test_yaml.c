@@ -140,6 +140,9 @@ static void other_ends_of_lines_and_a_mark_in_front_are_taken(void **state)
     assert_true(zl_str_is(zl_value_str(good("a: >-\n  one\n  line\n"), "a"), "one line"));
     assert_true(zl_str_is(zl_value_str(good("a: \"\\u00e9\\n\"\n"), "a"), "\xc3\xa9\n"));
     assert_true(zl_str_is(zl_value_str(good("{\"a\": \"json\"}"), "a"), "json"));
+    assert_true(zl_str_is(zl_value_str(good("{\"a\": \"\\ud83d\\ude00\"}"), "a"), "\xf0\x9f\x98\x80"));
+    assert_true(zl_str_is(zl_value_str(good("a: !!str 5\n"), "a"), "5"));
+    assert_int_equal(zl_value_u64(good("a: !!int 5\n"), "a", 0), 5);
 }
 
 static void aliases_are_copies(void **state)
@@ -167,6 +170,9 @@ static void what_is_not_of_the_dialect_is_refused_where_it_stands(void **state)
     bad("a: b: c\n", 1, 0, "");
     bad("a: @b\n", 1, 0, "");
     bad("a: \"\\q\"\n", 1, 0, "");
+    bad("a: !vault 5\n", 1, 4, "tag '!vault' is not known");
+    bad("a: \"\\ud83d\\ude00\"\n", 1, 0, "Unicode character escape");
+    bad("a: [1,\n  2\nb: 3\n", 3, 2, "that begins on line 1");
     bad("\xc3\xa9: \xff\xfe\n", 1, 4, "no UTF-8");
     bad("a: \xc0\xaf\n", 1, 4, "no UTF-8");
     bad_n("a: b\0c\n", 7, -EINVAL, 1, 5, "control character (byte 0x00)");
@@ -203,6 +209,11 @@ static void sizes_depths_and_numbers_are_bounded(void **state)
         zl_buf_printf(&b, "k%u: 1\n", i);
     bad_n(b.p, b.n, -EINVAL, 5001, 1, "more than 5000 keys");
     zl_buf_clear(&b);
+    for (unsigned i = 0; i < 1001; i++)
+        zl_buf_putc(&b, 'k');
+    zl_buf_puts(&b, ": 1\n");
+    bad_n(b.p, b.n, -EINVAL, 1, 1, "more than 1000 characters");
+    zl_buf_clear(&b);
     zl_buf_puts(&b, "a: ");
     for (unsigned i = 0; i < (1u << 20); i++)
         zl_buf_putc(&b, 'x');
@@ -233,6 +244,8 @@ static void what_is_printed_is_read_back_the_same(void **state)
         "text: |\n  two\n  lines\n",
         "~: 'null as a key'\n",
         "plain\n",
+        "'...'\n",
+        "\"a\\u2028b\\u2029 \\u0085 \\ufeff\"\n",
     };
     (void)state;
     for (size_t i = 0; i < ZL_ARRAY_LEN(texts); i++) {
