@@ -26,6 +26,8 @@
     X(IMAGE_NOT_FOUND,     "image_not_found",        404, 0,   3)      \
     X(PULL_FAILED,         "pull_failed",            502, 1,   1)      \
     X(REGISTRY,            "registry_error",         502, 1,   1)      \
+    X(UNAUTHORIZED,        "unauthorized",           401, 0,   5)      \
+    X(RATE_LIMITED,        "rate_limited",           429, 1,   1)      \
     X(DIGEST,              "digest_mismatch",        502, 0,   1)      \
     X(BAD_IMAGE,           "bad_image",              422, 0,   1)      \
     X(CREATE_FAILED,       "create_failed",          500, 0,   1)      \

@@ -205,7 +205,7 @@ static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err
 /* Under `newer`, an image that is here is better than none when the registry can't be asked. */
 static int stale(struct pull *p, const struct zl_image_record *here, int r, struct zl_err *err)
 {
-    bool unreachable = r == ZL_E_PULL_FAILED || r == ZL_E_REGISTRY;
+    bool unreachable = r == ZL_E_PULL_FAILED || r == ZL_E_REGISTRY || r == ZL_E_RATE_LIMITED;
     if (p->policy != ZL_PULL_NEWER || !here || !unreachable)
         return r;
     char warning[sizeof err->text + 100];
@@ -235,18 +235,23 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
 
 static int go(struct pull *p, const struct zl_image_record *here, struct zl_err *err)
 {
-    struct zl_registry_options o = { .stop = &p->stop, .stall_s = (unsigned)p->job->request->stall_s };
-    zl_credentials_load(p->ref.registry, &o.credentials);
-    int r = zl_confine(&p->job->store, NULL, err);
+    struct zl_hosts hosts;
+    struct zl_registry_options o = { .hosts = &hosts, .stop = &p->stop, .stall_s = (unsigned)p->job->request->stall_s };
+    int r = zl_hosts_load(&hosts, &p->ref, NULL, false, err);
     if (r < 0)
         return r;
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        return zl_fail(err, ZL_E_INTERNAL, "libcurl does not start");
+    r = zl_confine(&p->job->store, NULL, err);
+    if (r == 0 && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        r = zl_fail(err, ZL_E_INTERNAL, "libcurl does not start");
+    if (r < 0) {
+        zl_hosts_done(&hosts);
+        return r;
+    }
     p->registry = zl_registry_new(&p->ref, &o);
-    zl_credentials_done(&o.credentials);
     r = from_registry(p, here, err);
     p->registry = zl_registry_free(p->registry);
     curl_global_cleanup();
+    zl_hosts_done(&hosts);
     if (r >= 0)
         return 0;
     zl_wrap(err, r, "pull %.200s", p->text);

@@ -119,22 +119,19 @@ int zl_oci_strings(struct zl_arena *arena, const struct zl_value *map, const cha
     return 0;
 }
 
-static int read_platform(const struct zl_value *v, struct zl_oci_platform *ret, struct zl_err *err)
+static int read_platform(struct zl_arena *arena, const struct zl_value *v, struct zl_oci_platform *ret,
+                         struct zl_err *err)
 {
-    const struct zl_value *features;
-    const char *version;
-    int r = zl_oci_text(v, "os", "a platform", &ret->os, err);
-    r = r < 0 ? r : zl_oci_text(v, "architecture", "a platform", &ret->architecture, err);
-    r = r < 0 ? r : zl_oci_text(v, "variant", "a platform", &ret->variant, err);
-    r = r < 0 ? r : zl_oci_text(v, "os.version", "a platform", &version, err);
-    r = r < 0 ? r : zl_oci_member(v, "os.features", ZL_LIST, "a platform", &features, err);
-    if (r == 0)
-        ret->special = *version || (features && features->count);
-    return r;
+    static const char what[] = "a platform";
+    int r = zl_oci_text(v, "os", what, &ret->os, err);
+    r = r < 0 ? r : zl_oci_text(v, "architecture", what, &ret->architecture, err);
+    r = r < 0 ? r : zl_oci_text(v, "variant", what, &ret->variant, err);
+    r = r < 0 ? r : zl_oci_text(v, "os.version", what, &ret->os_version, err);
+    return r < 0 ? r : zl_oci_strings(arena, v, "os.features", what, &ret->features, err);
 }
 
-static int read_descriptor(const struct zl_value *v, const char *what, struct zl_oci_descriptor *ret,
-                           struct zl_err *err)
+static int read_descriptor(struct zl_arena *arena, const struct zl_value *v, const char *what,
+                           struct zl_oci_descriptor *ret, struct zl_err *err)
 {
     const struct zl_value *size, *platform;
     if (v->kind != ZL_MAP)
@@ -150,8 +147,9 @@ static int read_descriptor(const struct zl_value *v, const char *what, struct zl
     if (!size || size->integer < 0 || size->integer > (INT64_C(1) << 48))
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s: its size is missing or out of range", what);
     ret->size = size->integer;
+    ret->foreign = strstr(ret->media_type, ".nondistributable.") || strstr(ret->media_type, ".foreign.");
     ret->platform = (struct zl_oci_platform){ .os = "", .architecture = "", .variant = "" };
-    return platform ? read_platform(platform, &ret->platform, err) : 0;
+    return platform ? read_platform(arena, platform, &ret->platform, err) : 0;
 }
 
 static int read_items(struct zl_arena *arena, const struct zl_value *list, unsigned max, const char *what,
@@ -163,7 +161,7 @@ static int read_items(struct zl_arena *arena, const struct zl_value *list, unsig
     for (const struct zl_value *i = list->first; i; i = i->next) {
         char name[32];
         snprintf(name, sizeof name, "%s %u", what, m->n + 1);
-        int r = read_descriptor(i, name, &m->items[m->n], err);
+        int r = read_descriptor(arena, i, name, &m->items[m->n], err);
         if (r < 0)
             return r;
         m->n++;
@@ -182,20 +180,42 @@ static int read_manifest(struct zl_arena *arena, const struct zl_value *v, struc
     if (!config || !layers)
         return zl_fail(err, ZL_E_BAD_IMAGE, "the manifest has no '%s'", config ? "layers" : "config");
     m->kind = ZL_OCI_MANIFEST;
-    r = read_descriptor(config, "the config", &m->config, err);
+    r = read_descriptor(arena, config, "the config", &m->config, err);
     r = r < 0 ? r : read_items(arena, layers, ZL_OCI_LAYERS_MAX, "layer", m, err);
     if (r < 0)
         return r;
-    if (media_of(bare(m->config.media_type)) != MEDIA_CONFIG)
-        return zl_fail(err, ZL_E_BAD_IMAGE, "it is an artifact of the type '%.100s', not a container image",
-                       m->config.media_type);
-    if (m->config.size > ZL_OCI_DOCUMENT_MAX)
+    m->artifact = media_of(bare(m->config.media_type)) != MEDIA_CONFIG;
+    if (!m->artifact && m->config.size > ZL_OCI_DOCUMENT_MAX)
         return zl_fail(err, ZL_E_BAD_IMAGE, "the config is larger than 4 MiB");
-    for (unsigned i = 0; i < m->n; i++)
+    for (unsigned i = 0; i < m->n && !m->artifact; i++)
         if (media_of(bare(m->items[i].media_type)) != MEDIA_LAYER)
             return zl_fail(err, ZL_E_BAD_IMAGE, "layer %u is of the unknown type '%.100s'", i + 1,
                            m->items[i].media_type);
     return 0;
+}
+
+static int read_subject(struct zl_arena *arena, const struct zl_value *v, struct zl_oci_manifest *m, struct zl_err *err)
+{
+    const struct zl_value *subject;
+    struct zl_oci_descriptor d;
+    m->subject = "";
+    int r = zl_oci_text(v, "artifactType", "the manifest", &m->artifact_type, err);
+    r = r < 0 ? r : zl_oci_member(v, "subject", ZL_MAP, "the manifest", &subject, err);
+    if (r < 0 || !subject)
+        return r;
+    r = read_descriptor(arena, subject, "the subject", &d, err);
+    if (r == 0)
+        m->subject = d.digest;
+    return r;
+}
+
+/* What a document that does not name its type is sent as: only OCI's need not. */
+static const char *type_of(const struct zl_value *v, const struct zl_oci_manifest *m)
+{
+    const char *own = zl_value_cstr(v, "mediaType");
+    return *own                      ? own
+           : m->kind == ZL_OCI_INDEX ? "application/vnd.oci.image.index.v1+json"
+                                     : "application/vnd.oci.image.manifest.v1+json";
 }
 
 /* What the document is, by what it and the server say about it. */
@@ -247,7 +267,15 @@ int zl_oci_manifest_parse(struct zl_arena *arena, struct zl_str text, const char
             r = zl_fail(err, ZL_E_BAD_IMAGE, "the index has no list of manifests");
         r = r < 0 ? r : read_items(arena, list, ZL_OCI_ENTRIES_MAX, "manifest", &m, err);
     }
+    r = r < 0 ? r : read_subject(arena, v, &m, err);
+    m.media_type = r < 0 ? NULL : type_of(v, &m);
     if (r == 0)
         *ret = m;
     return r;
+}
+
+bool zl_oci_is_manifest_type(const char *media_type)
+{
+    enum media m = media_of(bare(media_type));
+    return m == MEDIA_MANIFEST || m == MEDIA_INDEX || !*media_type;
 }

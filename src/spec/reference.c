@@ -53,26 +53,47 @@ static bool valid_path(struct zl_str s)
     return s.n > 0 && !separated;
 }
 
+/* Between the brackets of an IPv6 address. */
+static bool valid_address(struct zl_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!s.p[i] || !strchr("0123456789abcdefABCDEF:.", s.p[i]))
+            return false;
+    return s.n > 1;
+}
+
+/* Labels of letters, digits and dashes (not at their ends), separated by single dots. */
+static bool valid_labels(struct zl_str s)
+{
+    char before = '.';
+    for (size_t i = 0; i < s.n; before = s.p[i++]) {
+        bool plain = word(s.p[i]) && s.p[i] != '_';
+        if (!plain && !(before != '.' && (s.p[i] == '-' || (s.p[i] == '.' && before != '-'))))
+            return false;
+    }
+    return s.n > 0 && before != '.' && before != '-';
+}
+
 /* A host name or an IPv6 address in brackets, and an optional port. */
 static bool valid_host(struct zl_str s)
 {
-    size_t i = 0;
+    struct zl_str host = s, port = { NULL, 0 };
+    uint64_t number;
     if (s.n && s.p[0] == '[') {
-        while (i < s.n && s.p[i] != ']')
-            i++;
-        if (i < 3 || i++ == s.n)
+        const char *end = memchr(s.p, ']', s.n);
+        if (!end)
             return false;
-        for (size_t k = 1; k < i - 1; k++)
-            if (!s.p[k] || !strchr("0123456789abcdefABCDEF:.", s.p[k]))
-                return false;
+        host = zl_str_n(s.p + 1, (size_t)(end - s.p) - 1);
+        port = zl_str_n(end + 1, s.n - host.n - 2);
+        if (!valid_address(host) || (port.n && port.p[0] != ':'))
+            return false;
+        port = port.n ? zl_str_n(port.p + 1, port.n - 1) : (struct zl_str){ NULL, 0 };
     } else {
-        while (i < s.n && (lower_or_digit(s.p[i]) || s.p[i] == '.' || s.p[i] == '-'))
-            i++;
-        if (i == 0)
+        host = zl_str_cut(s, ':', &port);
+        if (!valid_labels(host))
             return false;
     }
-    uint64_t port;
-    return i == s.n || (s.p[i] == ':' && zl_parse_u64(zl_str_n(s.p + i + 1, s.n - i - 1), 1, 65535, &port) == 0);
+    return !port.p || zl_parse_u64(port, 1, 65535, &number) == 0;
 }
 
 static int fail(const char **why, const char *text)
@@ -86,41 +107,88 @@ static bool is_host(struct zl_str s)
     return memchr(s.p, '.', s.n) || memchr(s.p, ':', s.n) || zl_str_is(s, "localhost");
 }
 
+static bool is_hex_id(struct zl_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
+            return false;
+    return s.n == 64;
+}
+
+/* Which of a path's rules is broken, for a path that is not valid. */
+static const char *path_fault(struct zl_str name)
+{
+    for (size_t i = 0; i < name.n; i++)
+        if (name.p[i] >= 'A' && name.p[i] <= 'Z')
+            return "the name has upper-case letters; names of repositories are lower-case";
+    return "the name must be lower-case letters and digits, separated by '.', '_', '__', '-' and '/'";
+}
+
+/* Cuts `:tag` and `@digest` off the end of *name. */
+static int cut_ends(struct zl_str *name, struct zl_str *tag, struct zl_str *digest, const char **why)
+{
+    *tag = (struct zl_str){ NULL, 0 };
+    *name = zl_str_cut(*name, '@', digest);
+    if (digest->p && !zl_digest_valid(*digest))
+        return fail(why, "the digest is not sha256: and 64 lower-case hex digits (or sha384, sha512)");
+    for (size_t i = name->n; i-- > 0 && name->p[i] != '/' && name->p[i] != ']';) {
+        if (name->p[i] == ':') {
+            *tag = zl_str_n(name->p + i + 1, name->n - i - 1);
+            name->n = i;
+            break;
+        }
+    }
+    if (tag->p && !valid_tag(*tag))
+        return fail(why, "the tag must be up to 128 letters, digits, '_', '.' and '-', and begin with no '.' or '-'");
+    return 0;
+}
+
+bool zl_reference_host_valid(struct zl_str host)
+{
+    return host.n < sizeof((struct zl_reference *)0)->registry && valid_host(host);
+}
+
+/* Names of hosts mean the same in upper and lower case, so they are kept in one. */
+void zl_reference_host(struct zl_str host, char ret[256])
+{
+    size_t n = ZL_MIN(host.n, (size_t)255);
+    for (size_t i = 0; i < n; i++)
+        ret[i] = (char)(host.p[i] >= 'A' && host.p[i] <= 'Z' ? host.p[i] + 32 : host.p[i]);
+    ret[n] = 0;
+    if (zl_streq(ret, "index.docker.io") || zl_streq(ret, "registry-1.docker.io"))
+        memcpy(ret, "docker.io", 10);
+}
+
 int zl_reference_parse(struct zl_str text, struct zl_reference *ret, const char **why)
 {
     struct zl_reference r = { 0 };
-    struct zl_str digest, tag = { NULL, 0 }, rest;
+    struct zl_str digest, tag, rest, name = text;
     if (text.n == 0)
         return fail(why, "the image reference is empty");
     if (text.n > 600)
         return fail(why, "the image reference is too long");
-    struct zl_str name = zl_str_cut(text, '@', &digest);
-    if (digest.p && !zl_digest_valid(digest))
-        return fail(why, "the digest is not sha256: and 64 lower-case hex digits (or sha384, sha512)");
-    for (size_t i = name.n; i-- > 0 && name.p[i] != '/';) {
-        if (name.p[i] == ':') {
-            tag = zl_str_n(name.p + i + 1, name.n - i - 1);
-            name.n = i;
-            break;
-        }
-    }
-    if (tag.p && !valid_tag(tag))
-        return fail(why, "the tag must be up to 128 letters, digits, '_', '.' and '-'");
+    if (zl_str_starts(text, ZL_STR("https://")) || zl_str_starts(text, ZL_STR("http://")) ||
+        zl_str_starts(text, ZL_STR("docker://")))
+        return fail(why, "an image reference begins with the registry's host, without https:// or the like");
+    if (cut_ends(&name, &tag, &digest, why) < 0)
+        return -EINVAL;
     struct zl_str host = ZL_STR("docker.io"), first = zl_str_cut(name, '/', &rest);
     if (rest.p && is_host(first)) {
         host = first;
         name = rest;
         if (!valid_host(host))
-            return fail(why, "the registry is not a host name with an optional port");
-        if (zl_str_is(host, "index.docker.io"))
-            host = ZL_STR("docker.io");
+            return fail(why, "the registry is not a host name or [IPv6 address] with an optional port");
     }
+    if (host.n > 255)
+        return fail(why, "the registry's name is longer than 255 bytes");
+    zl_reference_host(host, r.registry);
     if (!valid_path(name))
-        return fail(why, "the name must be lower-case letters and digits, separated by '.', '_', '-' and '/'");
-    bool library = zl_str_is(host, "docker.io") && !memchr(name.p, '/', name.n);
-    if (name.n + (library ? strlen("library/") : 0) > 255 || host.n > 255)
+        return fail(why, path_fault(name));
+    bool library = zl_streq(r.registry, "docker.io") && !memchr(name.p, '/', name.n);
+    if (library && is_hex_id(name))
+        return fail(why, "64 hex digits are an image's id, not a name; write @sha256: before them");
+    if (name.n + (library ? strlen("library/") : 0) > 255)
         return fail(why, "the name is longer than 255 bytes");
-    snprintf(r.registry, sizeof r.registry, "%.*s", ZL_STR_FMT(host));
     snprintf(r.repository, sizeof r.repository, "%s%.*s", library ? "library/" : "", ZL_STR_FMT(name));
     snprintf(r.tag, sizeof r.tag, "%.*s", (int)tag.n, tag.p ? tag.p : "");
     if (digest.p)

@@ -238,7 +238,7 @@ def test_tokens(store, liar, image, tmp_path):
 
 def test_credentials_of_docker_login(store, liar, image, tmp_path):
     lying.need_token(liar, user="me:secret")
-    store.failed(f"{liar.host}/t/x:v1", "registry_error", "refuses access", "docker login", "wrong ?[31mpassword")
+    store.failed(f"{liar.host}/t/x:v1", "unauthorized", "refuses access", "zlayer login", "wrong ?[31mpassword")
     (tmp_path / "config.json").write_text(json.dumps({"auths": {f"http://{liar.host}": {"auth": "bWU6c2VjcmV0"}}}))
     event, code = store.job({"DOCKER_CONFIG": str(tmp_path)}, verb="pull", reference=f"{liar.host}/t/x:v1")
     assert code == 0, event
@@ -364,7 +364,7 @@ def test_lies_about_blobs(store, liar, image):
     liar.behaviours = [(layer["digest"], lambda h: h.endless())]
     store.failed(name, "digest_mismatch", "more than")
     liar.behaviours = [(layer["digest"], lambda h: h.endless(403))]
-    store.failed(name, "registry_error", "refuses access")
+    store.failed(name, "unauthorized", "refuses access")
     liar.behaviours = [(layer["digest"], lambda h: h.reply(404, b"{}"))]
     store.failed(name, "registry_error", layer["digest"][:19])
     liar.behaviours = [(image["config"]["digest"], replies(b"{}"))]

@@ -46,8 +46,8 @@ static void test_index(void **state)
     assert_int_equal(m.kind, ZL_OCI_INDEX);
     assert_int_equal(m.n, 2);
     assert_string_equal(m.items[0].platform.variant, "v7");
-    assert_false(m.items[0].platform.special);
-    assert_true(m.items[1].platform.special);
+    assert_string_equal(m.items[0].platform.os_version, "");
+    assert_true(*m.items[1].platform.os_version || m.items[1].platform.features.n);
 }
 
 /* Every row is refused, and its message holds the word. */
@@ -83,11 +83,25 @@ static const struct {
     { "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"" OCI "config.v1+json\",\"digest\":\"" D1
       "\",\"size\":9999999},\"layers\":[]}",
       NULL, "4 MiB" },
-    { "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"application/vnd.wasm.config.v0+json\",\"digest\":\"" D1
-      "\",\"size\":1},\"layers\":[]}",
-      NULL, "artifact" },
     { "{\"schemaVersion\":2,\"schemaVersion\":2," CONFIG ",\"layers\":[]}", NULL, "no JSON" },
 };
+
+static void test_artifact(void **state)
+{
+    struct zl_oci_manifest m;
+    struct zl_err err;
+    static const char text[] =
+        "{\"schemaVersion\":2,\"artifactType\":\"x/sbom\",\"config\":{\"mediaType\":\"application/"
+        "vnd.oci.empty.v1+json\","
+        "\"digest\":\"" D1 "\",\"size\":2},\"layers\":[{\"mediaType\":\"a/b\",\"digest\":\"" D1
+        "\",\"size\":1}],\"subject\":{\"mediaType\":\"" OCI "manifest.v1+json\",\"digest\":\"" D1 "\",\"size\":5}}";
+    assert_int_equal(parse(text, NULL, &m, &err), 0);
+    assert_true(m.artifact);
+    assert_string_equal(m.artifact_type, "x/sbom");
+    assert_string_equal(m.subject, D1);
+    assert_string_equal(m.media_type, "application/vnd.oci.image.manifest.v1+json");
+    assert_string_equal(m.items[0].media_type, "a/b");
+}
 
 static void test_refused(void **state)
 {
@@ -145,8 +159,8 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_manifest), cmocka_unit_test(test_index),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_manifest), cmocka_unit_test(test_index),    cmocka_unit_test(test_artifact),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_too_many), cmocka_unit_test(test_digest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

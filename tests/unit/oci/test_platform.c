@@ -2,6 +2,8 @@
 
 #include "oci/platform.h"
 
+#include <errno.h>
+
 static struct zl_oci_platform make(const char *architecture, const char *variant)
 {
     return (struct zl_oci_platform){ .os = "linux", .architecture = architecture, .variant = variant };
@@ -27,23 +29,69 @@ static void test_fit(void **state)
     assert_int_equal(fit("arm", "v7", "arm", "weird"), 0);
     struct zl_oci_platform host = make("amd64", ""), windows = make("amd64", ""), special = make("amd64", "");
     windows.os = "windows";
-    special.special = true;
+    special.os_version = "6.1";
     assert_int_equal(zl_oci_platform_fit(&host, &windows), 0);
     assert_int_equal(zl_oci_platform_fit(&host, &special), 0);
 }
 
 static void test_choose(void **state)
 {
-    struct zl_oci_descriptor items[] = { { .platform = make("unknown", "") },
-                                         { .platform = make("arm", "v5") },
-                                         { .platform = make("arm", "v6") },
-                                         { .platform = make("arm", "v6") },
-                                         { .platform = make("amd64", "") } };
+    struct zl_oci_descriptor items[] = { { .media_type = "", .platform = make("unknown", "") },
+                                         { .media_type = "", .platform = make("arm", "v5") },
+                                         { .media_type = "", .platform = make("arm", "v6") },
+                                         { .media_type = "", .platform = make("arm", "v6") },
+                                         { .media_type = "", .platform = make("amd64", "") } };
     struct zl_oci_manifest index = { .kind = ZL_OCI_INDEX, .items = items, .n = 5 };
     struct zl_oci_platform v7 = make("arm", "v7"), v6 = make("arm", "v6"), s390x = make("s390x", "");
     assert_ptr_equal(zl_oci_platform_choose(&index, &v7), &items[2]); /* the first among equals */
     assert_ptr_equal(zl_oci_platform_choose(&index, &v6), &items[2]);
     assert_null(zl_oci_platform_choose(&index, &s390x));
+}
+
+static void test_versions_and_features(void **state)
+{
+    struct zl_arena arena;
+    struct zl_oci_platform wanted,
+        offer = { .os = "windows", .architecture = "amd64", .variant = "", .os_version = "10.0.17763.1397" };
+    const char *features[] = { "win32k" };
+    zl_arena_init(&arena);
+    assert_int_equal(zl_oci_platform_parse(&arena, ZL_STR("windows(10.0.17763)/amd64"), &wanted), 0);
+    assert_true(zl_oci_platform_fit(&wanted, &offer) > 0);
+    offer.os_version = "10.0.177631";
+    assert_int_equal(zl_oci_platform_fit(&wanted, &offer), 0);
+    offer.os_version = "10.0.17763";
+    offer.features = (struct zl_strings){ features, 1 };
+    assert_int_equal(zl_oci_platform_fit(&wanted, &offer), 0);
+    assert_int_equal(zl_oci_platform_parse(&arena, ZL_STR("windows(10.0+other+win32k)/amd64"), &wanted), 0);
+    assert_true(zl_oci_platform_fit(&wanted, &offer) > 0);
+    zl_arena_done(&arena);
+}
+
+static void test_parse(void **state)
+{
+    struct zl_arena arena;
+    struct zl_oci_platform p;
+    zl_arena_init(&arena);
+    assert_int_equal(zl_oci_platform_parse(&arena, ZL_STR("linux/arm/v6"), &p), 0);
+    assert_string_equal(p.architecture, "arm");
+    assert_string_equal(p.variant, "v6");
+    assert_int_equal(zl_oci_platform_parse(&arena, ZL_STR("aarch64"), &p), 0);
+    assert_string_equal(p.os, "linux");
+    assert_string_equal(p.architecture, "arm64");
+    static const char *const bad[] = { "",
+                                       "/",
+                                       "linux/",
+                                       "/amd64",
+                                       "a/b/c/d",
+                                       "linux/amd64/",
+                                       "linux()/amd64",
+                                       "linux(1/amd64",
+                                       "linux(1+)/amd64",
+                                       "li nux/amd64",
+                                       "linux/am\"d" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(bad); i++)
+        assert_int_equal(zl_oci_platform_parse(&arena, zl_str(bad[i]), &p), -EINVAL);
+    zl_arena_done(&arena);
 }
 
 static void test_host(void **state)
@@ -56,9 +104,8 @@ static void test_host(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fit),
-        cmocka_unit_test(test_choose),
-        cmocka_unit_test(test_host),
+        cmocka_unit_test(test_fit),   cmocka_unit_test(test_choose), cmocka_unit_test(test_versions_and_features),
+        cmocka_unit_test(test_parse), cmocka_unit_test(test_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
