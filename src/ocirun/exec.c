@@ -114,25 +114,39 @@ static ZL_NORETURN void give_up(int report, const struct zl_setup_error *err)
     _exit(1);
 }
 
+/* From a session of the own an ordinary user may not move a process to where systemd has put the container; systemd
+ * may. A process that is made there later stays there. */
+static int attach(struct ocirun *r, const struct ocirun_state *s, int cgroup)
+{
+    if (!s->unit || !*s->unit || !s->unit_user || cgroup < 0 || zl_cgroup_enter_at(cgroup) == 0)
+        return 0;
+    return ocirun_systemd_attach(r, s, getpid());
+}
+
 /* Enters the container and makes the process there, as a sibling of its own: the caller stays outside and waits for it.
  */
-static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *g, pid_t container, int console,
-                              int announce, int report)
+static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, const struct zl_job *job,
+                              const struct zl_cgroup *g, int announce, int report)
 {
     struct zl_setup_error err = { 0 };
     bool inside = false;
     zl_auto_close int cgroup = zl_cgroup_open_unified(g);
+    int console = r->console.theirs;
     const int keep[] = { announce, report, console, cgroup };
+    int e = attach(r, s, cgroup);
+    if (e < 0)
+        ZL_IGNORE(zl_setup_fail(&err, e, "%.110s", r->err.text));
     /* Not for a process of the container to look into or to hold, while it is on its way in (CVE-2016-9962). */
-    int r = prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? zl_setup_fail(&err, -errno, "hide from the container") : 0;
+    if (e == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        e = zl_setup_fail(&err, -errno, "hide from the container");
     zl_setup_close_others(job->preserve_fds, keep, ZL_ARRAY_LEN(keep));
-    if (r == 0 && (r = zl_cgroup_enter(g, false)) < 0)
-        ZL_IGNORE(zl_setup_fail(&err, r, "enter the container's cgroup"));
-    r = r < 0 ? r : zl_setup_affinity(job->cpus_entering, &err);
-    r = r < 0 ? r : zl_setup_limits(job, &err);
-    r = r < 0 ? r : zl_setup_enter(container, &err);
+    if (e == 0 && (e = zl_cgroup_enter(g, false)) < 0)
+        ZL_IGNORE(zl_setup_fail(&err, e, "enter the container's cgroup"));
+    e = e < 0 ? e : zl_setup_affinity(job->cpus_entering, &err);
+    e = e < 0 ? e : zl_setup_limits(job, &err);
+    e = e < 0 ? e : zl_setup_enter((pid_t)s->pid, &err);
     /* Made in the v2 group: to move there takes the kernel's lock on all processes, which is slow. */
-    pid_t pid = r < 0 ? r : zl_setup_clone(CLONE_PARENT, cgroup, &inside);
+    pid_t pid = e < 0 ? e : zl_setup_clone(CLONE_PARENT, cgroup, &inside);
     if (pid == 0) {
         bool entered = inside || cgroup < 0 || zl_cgroup_enter_at(cgroup) == 0;
         zl_close(cgroup); /* a folder of the host, which /proc/self/fd leads to (CVE-2024-21626) */
@@ -142,7 +156,7 @@ static ZL_NORETURN void enter(const struct zl_job *job, const struct zl_cgroup *
             ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));
         give_up(report, &err);
     }
-    if (r == 0 && pid < 0)
+    if (e == 0 && pid < 0)
         ZL_IGNORE(zl_setup_fail(&err, pid, "make a process in the container"));
     if (pid < 0)
         give_up(report, &err);
@@ -163,7 +177,7 @@ static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, struct zl_job
     int console = r->console.theirs;
     pid_t helper = fork();
     if (helper == 0)
-        enter(job, g, (pid_t)s->pid, console, announce[1], report[1]);
+        enter(r, s, job, g, announce[1], report[1]);
     if (helper < 0)
         return zl_fail(&r->err, -errno, "make the helper");
     zl_close(announce[1]);

@@ -75,7 +75,7 @@ int ocirun_features(struct ocirun *r, const char *unused)
     static const char *const cgroup[] = { "v1", "v2", "systemd", "systemdUser", "rdma" }, *const enabled[] = {
         "enabled"
     };
-    static const bool have_cgroup[] = { true, true, false, false, true }, no[] = { false }, yes[] = { true };
+    static const bool have_cgroup[] = { true, true, true, true, true }, no[] = { false }, yes[] = { true };
     const bool idmap[] = { has_mount_setattr() };
     struct zl_arena *a = &r->arena;
     struct zl_value *v = zl_value_new(a, ZL_MAP), *l = zl_value_new(a, ZL_MAP),

@@ -3,6 +3,7 @@
  * turned into v2's as runc and crun do. What was asked and is not here is an error that names the member.
  */
 #include "ocirun/ocirun.h"
+#include "ocirun/scope.h"
 
 #include "sys/cgroup.h"
 
@@ -93,9 +94,9 @@ static void cpu_of(struct list *l, const struct zl_oci_resources *r)
 }
 
 /* 10 to 1000 of v1 as 1 to 10000 of v2; the scheduler BFQ keeps v1's scale. */
-static unsigned long long weight_v2(int64_t weight)
+uint64_t ocirun_io_weight_v2(int64_t weight)
 {
-    return 1 + (unsigned long long)(ZL_MAX(weight, 10) - 10) * 9999 / 990;
+    return 1 + (uint64_t)(ZL_MAX(weight, 10) - 10) * 9999 / 990;
 }
 
 /* Which file there is depends on the scheduler: the first that is there is written to. */
@@ -110,7 +111,8 @@ static void weights_of(struct list *l, const struct zl_oci_resources *r)
 {
     if (r->io_weight)
         add_weight(l, "blkio.weight", "blkio.bfq.weight", zl_arena_printf(l->arena, "%lld", (long long)r->io_weight),
-                   zl_arena_printf(l->arena, "default %llu", weight_v2(r->io_weight)), "blockIO.weight");
+                   zl_arena_printf(l->arena, "default %llu", (unsigned long long)ocirun_io_weight_v2(r->io_weight)),
+                   "blockIO.weight");
     if (r->io_leaf_weight)
         add_number(l, ZL_CONTROLLER_BLKIO, "blkio.leaf_weight", NULL, r->io_leaf_weight, "blockIO.leafWeight");
     for (unsigned i = 0; i < r->weight_devices.n; i++) {
@@ -119,7 +121,8 @@ static void weights_of(struct list *l, const struct zl_oci_resources *r)
         if (w->weight)
             add_weight(l, "blkio.weight_device", "blkio.bfq.weight_device",
                        zl_arena_printf(l->arena, "%s %lld", device, (long long)w->weight),
-                       zl_arena_printf(l->arena, "%s %llu", device, weight_v2(w->weight)), "blockIO.weightDevice");
+                       zl_arena_printf(l->arena, "%s %llu", device, (unsigned long long)ocirun_io_weight_v2(w->weight)),
+                       "blockIO.weightDevice");
         if (w->leaf_weight)
             add_text(l, ZL_CONTROLLER_BLKIO, "blkio.leaf_weight_device", NULL,
                      zl_arena_printf(l->arena, "%s %lld", device, (long long)w->leaf_weight),

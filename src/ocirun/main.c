@@ -110,6 +110,8 @@ static int run_sealed(struct ocirun *r, char **argv)
     }
     if (copy < 0)
         return zl_fail(&r->err, copy, "copy the program itself");
+    if (r->o.systemd_cgroup)
+        ocirun_remember_folder();
     fexecve(copy, argv, environ);
     return zl_fail(&r->err, -errno, "execute the copy of the program itself");
 }
@@ -127,8 +129,6 @@ static int run_verb(struct ocirun *r, const struct ocirun_verb *verb, char **arg
 {
     if (verb->enters && run_sealed(r, argv) < 0)
         return r->err.code;
-    if (r->o.systemd_cgroup)
-        return zl_fail(&r->err, ZL_E_UNSUPPORTED, "cgroups managed by systemd are not supported yet");
     return verb->fn(r, r->o.words.n ? r->o.words.v[0] : NULL);
 }
 

@@ -27,13 +27,15 @@ struct ocirun_options {
     struct zl_strings env, gids, caps; /* of exec */
     bool debug, detach, keep, force, all, quiet, tty, stats, no_new_privs, no_new_keyring, ignore_paused, spec_rootless;
     uint64_t preserved; /* --preserve-fds: they were open when we began */
-    bool help, log_json, json, systemd_cgroup;
+    bool help, log_json, json, systemd_cgroup, no_cgroup;
 };
 
 /* What <root>/<id>/state.json says; the rest of a state is looked up. */
 struct ocirun_state {
     const char *id, *version, *bundle, *rootfs, *cgroup_parent, *cgroup_name, *created, *boot_id;
     int64_t pid, start_time;     /* pid 0: it was never made whole */
+    const char *unit;            /* of systemd, when that manages its cgroup; else NULL or "" */
+    bool unit_user;              /* of the user's systemd */
     int64_t controllers;         /* the groups that it has beside the usual ones: 1 << zl_controller */
     struct zl_items annotations; /* of struct zl_oci_pair */
 };
@@ -94,6 +96,18 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
 /* "/a/b/c" or "a/b/c" as parent and name; without one: zl-oci-<id>. */
 int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const char **parent,
                        const char **name) ZL_MUST;
+
+/* --- systemd.c: cgroups that systemd manages --- */
+/* Before the program runs on as a copy that no path leads to. */
+void ocirun_remember_folder(void);
+bool ocirun_systemd_is_user(void);
+/* Starts s->unit with the process in it; s->cgroup_parent and _name are where that is. */
+int ocirun_systemd_start(struct ocirun *r, struct ocirun_state *s, struct zl_value *properties, pid_t pid) ZL_MUST;
+int ocirun_systemd_set(struct ocirun *r, const struct ocirun_state *s, const struct zl_value *properties) ZL_MUST;
+/* Kills what is in the unit and forgets it; one that has gone is no error. */
+int ocirun_systemd_stop(struct ocirun *r, const struct ocirun_state *s) ZL_MUST;
+/* A process into the unit, which the caller may not move there. */
+int ocirun_systemd_attach(struct ocirun *r, const struct ocirun_state *s, pid_t pid) ZL_MUST;
 
 /* What is translated, and into what. */
 struct ocirun_translation {
@@ -168,6 +182,26 @@ struct ocirun_values {
 };
 int ocirun_values(struct ocirun *r, const struct zl_oci_resources *from, struct ocirun_values *ret) ZL_MUST;
 int ocirun_set_values(struct ocirun *r, const struct zl_cgroup *g, const struct ocirun_values *values) ZL_MUST;
+/* --- groups.c: the container's cgroups at its beginning and its end --- */
+struct ocirun_groups {
+    struct ocirun *r;
+    const struct zl_oci_runtime *c;
+    struct ocirun_state *s; /* what it says of groups is filled in */
+    int folder;
+    struct ocirun_values values;
+    struct zl_value *properties; /* of the unit; NULL: systemd does not manage it */
+    struct zl_cgroup *g;         /* in memory that the container's process shares */
+};
+/* Names and checks; makes nothing. */
+int ocirun_groups_plan(struct ocirun_groups *k, const char *id) ZL_MUST;
+/* Before there is a process: the groups that are not systemd's, with their limits. */
+int ocirun_groups_make(struct ocirun_groups *k) ZL_MUST;
+/* With the process: the unit, and its limits. */
+int ocirun_groups_place(struct ocirun_groups *k, pid_t pid) ZL_MUST;
+/* After a failure of the above, or of what came after; keeps r->err. */
+void ocirun_groups_drop(const struct ocirun_groups *k);
+/* Kills what is in there and removes the groups, and the unit. */
+int ocirun_groups_remove(struct ocirun *r, const struct ocirun_state *s, unsigned timeout_ms) ZL_MUST;
 /* --- resources.c --- */
 int ocirun_limits(struct ocirun *r, const struct zl_oci_resources *from, struct zl_cgroup_limits *ret) ZL_MUST;
 /* The document's rules, then what every container has (config-linux.md, Default Devices). */

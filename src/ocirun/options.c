@@ -33,7 +33,8 @@ static const struct option {
     { EVERY, "log-format", NULL, TEXT, AT(log_format), "text|json", "how the log is written" },
     { EVERY, "debug", NULL, FLAG, AT(debug), NULL, "log what is called, too" },
     { EVERY, "systemd-cgroup", NULL, FLAG, AT(systemd_cgroup), NULL, "cgroups are made by systemd" },
-    { EVERY, "cgroup-manager", NULL, TEXT, AT(cgroup_manager), "cgroupfs|systemd", "the same, said as crun does" },
+    { EVERY, "cgroup-manager", NULL, TEXT, AT(cgroup_manager), "cgroupfs|systemd|disabled",
+      "the same, said as crun does; disabled: no groups" },
     { EVERY, "rootless", NULL, TEXT, AT(rootless), "true|false|auto", "taken; what may be done is found out" },
     { EVERY, "criu", NULL, IGNORED, 0, "PATH", "taken; there are no checkpoints" },
     { "create run spec", "bundle", "b", TEXT, AT(bundle), "DIR", "where config.json is (the working folder)" },
@@ -156,7 +157,7 @@ static int check_values(struct ocirun *r)
         const char *words[4];
     } choices[] = { { "--format", AT(format), { "table", "json" } },
                     { "--log-format", AT(log_format), { "text", "json" } },
-                    { "--cgroup-manager", AT(cgroup_manager), { "cgroupfs", "systemd" } },
+                    { "--cgroup-manager", AT(cgroup_manager), { "cgroupfs", "systemd", "disabled" } },
                     { "--rootless", AT(rootless), { "true", "false", "auto" } } };
     for (size_t i = 0; i < ZL_ARRAY_LEN(choices); i++) {
         const char *said = *(const char **)(void *)((char *)&r->o + choices[i].at), *const *words = choices[i].words;
@@ -169,6 +170,7 @@ static int check_values(struct ocirun *r)
     }
     r->o.json = r->o.format && zl_streq(r->o.format, "json");
     r->o.log_json = r->o.log_format && zl_streq(r->o.log_format, "json");
+    r->o.no_cgroup = r->o.cgroup_manager && zl_streq(r->o.cgroup_manager, "disabled");
     r->o.systemd_cgroup |= r->o.cgroup_manager && zl_streq(r->o.cgroup_manager, "systemd");
     return 0;
 }

@@ -1,5 +1,6 @@
 /* linux.resources: limits and device rules at creation, changes to a running container. */
 #include "ocirun/ocirun.h"
+#include "ocirun/scope.h"
 
 #include "base/fd.h"
 #include "sys/devices.h"
@@ -165,6 +166,27 @@ static int check_usage(struct ocirun *r, const struct zl_oci_resources *from, co
                          (long long)from->memory_limit, (unsigned long long)stats.memory_bytes);
 }
 
+static int change(struct ocirun *r, const char *id, const struct zl_cgroup *g, const struct zl_cgroup_limits *limits,
+                  const struct ocirun_values *values)
+{
+    const char *refused;
+    int e = zl_cgroup_update(g, limits, &refused);
+    return e < 0 ? zl_fail(&r->err, e, "change the limits of %s: write %s", id, refused)
+                 : ocirun_set_values(r, g, values);
+}
+
+/* So that they stay when systemd writes them again. What of a quota was not said is as it is. */
+static int tell_systemd(struct ocirun *r, const struct ocirun_state *s, const struct zl_cgroup *g,
+                        const struct zl_oci_resources *from)
+{
+    struct zl_oci_resources told = *from;
+    struct zl_value *list = zl_value_new(&r->arena, ZL_LIST);
+    if (told.cpu_quota || told.cpu_period)
+        ZL_IGNORE(zl_cgroup_quota(g, &told.cpu_quota, &told.cpu_period)); /* it was written just now */
+    ocirun_scope_resources(&r->arena, &told, g->layout == ZL_CGROUP_V2, list);
+    return ocirun_systemd_set(r, s, list);
+}
+
 int ocirun_update(struct ocirun *r, const char *id)
 {
     struct ocirun_state *s;
@@ -187,10 +209,12 @@ int ocirun_update(struct ocirun *r, const char *id)
         return e;
     limits.controllers = values.controllers;
     struct ocirun_saved *saved = ocirun_save_limits(r, &g, &values);
-    const char *refused;
-    e = zl_cgroup_update(&g, &limits, &refused);
-    e = e < 0 ? zl_fail(&r->err, e, "change the limits of %s: write %s", id, refused)
-              : ocirun_set_values(r, &g, &values);
+    e = change(r, id, &g, &limits, &values);
+    if (e == 0 && s->unit && *s->unit) {
+        e = tell_systemd(r, s, &g, from);
+        /* Which has written them, too: as it rounds them. */
+        e = e < 0 ? e : change(r, id, &g, &limits, &values);
+    }
     if (e < 0)
         ocirun_restore_limits(saved);
     return e;

@@ -40,6 +40,8 @@ static const struct zl_field state_fields[] = {
     TEXT("cgroupParent", cgroup_parent), TEXT("cgroupName", cgroup_name), TEXT("bootId", boot_id),
     { .name = "pid", .kind = ZL_K_INT, .offset = AT(pid), .max = INT32_MAX, .flags = ZL_F_REQUIRED },
     { .name = "startTime", .kind = ZL_K_INT, .offset = AT(start_time), .flags = ZL_F_REQUIRED },
+    { .name = "systemdUnit", .kind = ZL_K_STRING, .offset = AT(unit), .flags = ZL_F_OMIT },
+    { .name = "systemdUser", .kind = ZL_K_BOOL, .offset = AT(unit_user), .flags = ZL_F_OMIT },
     { .name = "controllers", .kind = ZL_K_INT, .offset = AT(controllers), .max = UINT32_MAX },
     { .name = "annotations", .kind = ZL_K_CUSTOM, .offset = AT(annotations), .decode = decode_pairs, .print = print_pairs },
 };

@@ -312,8 +312,10 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
     if (!path || !*path)
         path = zl_arena_printf(&r->arena, "%s/zl-oci-%s", geteuid() == 0 ? "" : own_group(r), id);
     if (strchr(path, ':'))
-        return zl_fail(&r->err, ZL_E_UNSUPPORTED,
-                       "linux.cgroupsPath: '%.100s': groups managed by systemd are not supported yet", path);
+        return zl_hint(
+            &r->err,
+            zl_fail(&r->err, ZL_E_INVALID, "linux.cgroupsPath: '%.100s' is a unit of systemd, not a path", path),
+            "--systemd-cgroup has cgroups managed by systemd");
     zl_auto_buf clean = ZL_BUF_INIT;
     for (struct zl_str rest = zl_str(path); rest.p;) {
         struct zl_str part = zl_str_cut(rest, '/', &rest);

@@ -35,40 +35,6 @@ static int make_starter(int folder)
                                                                                                       : ZL_TAKE_FD(fd);
 }
 
-/* An ordinary user to whom no group is given does without, as long as no limit is asked. */
-static int do_without_group(struct ocirun *r, const struct zl_cgroup_limits *limits, struct zl_cgroup *g,
-                            struct ocirun_state *s)
-{
-    ZL_IGNORE(zl_cgroup_destroy(g, 0));
-    *g = (struct zl_cgroup){ 0 };
-    s->cgroup_parent = s->cgroup_name = "";
-    return zl_cgroup_create(g, limits) == 0
-               ? 0
-               : zl_fail(&r->err, ZL_E_PERMISSION,
-                         "linux.resources: no cgroup is delegated to user %u, so there can "
-                         "be no limits",
-                         (unsigned)geteuid());
-}
-
-static int set_limits(struct ocirun *r, const struct zl_oci_runtime *c, const struct ocirun_values *values,
-                      struct zl_cgroup *g, struct ocirun_state *s)
-{
-    struct zl_cgroup_limits limits;
-    int e = ocirun_limits(r, &c->linux_.resources, &limits);
-    if (e < 0)
-        return e;
-    limits.controllers = values->controllers;
-    e = zl_cgroup_create(g, &limits);
-    if ((e == -EACCES || e == -EPERM || e == -EROFS) && geteuid() != 0)
-        return do_without_group(r, &limits, g, s);
-    if (e < 0)
-        return zl_fail(&r->err, e, "make the cgroup with its limits");
-    e = ocirun_set_values(r, g, values);
-    if (e < 0 || geteuid() != 0)
-        return e; /* the kernel lets the user open the own devices only, whatever the rules */
-    return ocirun_set_devices(r, &c->linux_.resources.devices, g);
-}
-
 int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret)
 {
     zl_auto_buf text = ZL_BUF_INIT;
@@ -125,7 +91,17 @@ struct creation {
     struct ocirun *r;
     const struct zl_oci_runtime *c;
     struct ocirun_state *s;
+    struct ocirun_groups *groups;
+    bool failed; /* r->err says it all */
 };
+
+static int place(void *arg, pid_t pid, struct zl_setup_error *err)
+{
+    struct creation *k = arg;
+    int e = ocirun_groups_place(k->groups, pid);
+    k->failed = e < 0;
+    return e < 0 ? zl_setup_fail(err, e, "start the unit") : 0;
+}
 
 static int hooks_failed(struct ocirun *r, struct zl_setup_error *err)
 {
@@ -170,7 +146,6 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     struct zl_oci_runtime *c;
     struct zl_job job;
     struct ocirun_state s = { .id = id };
-    struct zl_cgroup g;
     char boot[ZL_BOOT_ID_SIZE], now[ZL_TIME_TEXT_SIZE];
     int e = find_bundle(r, &s.bundle);
     e = e < 0 ? e : keep_config(r, s.bundle, folder);
@@ -178,18 +153,12 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     if (e == 0 && run && !c->has_process)
         e = zl_fail(&r->err, ZL_E_INVALID, "process: without one there is nothing to run");
     e = e < 0 ? e : ocirun_job(r, c, NULL, s.bundle, id, &job);
-    e = e < 0 ? e : ocirun_cgroup_path(r, c->linux_.cgroups_path, id, &s.cgroup_parent, &s.cgroup_name);
-    struct ocirun_values values;
-    e = e < 0 ? e : ocirun_values(r, &c->linux_.resources, &values);
     if (e < 0)
         return e;
-    s.controllers = values.controllers;
-    e = zl_cgroup_find_all(s.cgroup_parent, s.cgroup_name, values.controllers, &g);
+    struct ocirun_groups groups = { .r = r, .c = c, .s = &s, .folder = folder };
+    e = ocirun_groups_plan(&groups, id);
     if (e < 0)
-        return zl_fail(&r->err, e, "find the cgroups");
-    if (zl_cgroup_empty(&g) == 0) /* and a failure below must not end what is in there */
-        return zl_fail(&r->err, ZL_E_CONFLICT, "the cgroup %s/%s has processes already", s.cgroup_parent,
-                       s.cgroup_name);
+        return e;
     s.version = c->version;
     s.rootfs = job.rootfs;
     s.created = zl_arena_strdup(&r->arena, zl_time_text_s(zl_clock_wall_ms(), now));
@@ -202,12 +171,13 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     if (starter < 0 && !run)
         return zl_fail(&r->err, starter, "make the start socket");
     e = ocirun_make_console(r, &job, run && !r->o.detach);
-    e = e < 0 ? e : set_limits(r, c, &values, &g, &s);
-    struct creation creation = { r, c, &s };
+    e = e < 0 ? e : ocirun_groups_make(&groups);
+    struct creation creation = { r, c, &s, &groups, false };
     struct zl_setup_options o = { .dir = -EBADF,
-                                  .cgroup = &g,
+                                  .cgroup = groups.g,
                                   .console = r->console.theirs,
                                   .created = created,
+                                  .place = groups.properties ? place : NULL,
                                   .in_container = in_container,
                                   .arg = &creation,
                                   .own_stdio = true,
@@ -215,18 +185,20 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
                                   .starter = starter };
     struct zl_setup_error se = { 0 };
     if (e == 0 && zl_setup_create(&job, &o, setup, &se) < 0)
-        e = ocirun_setup_error(r, &se);
+        e = creation.failed ? r->err.code : ocirun_setup_error(r, &se);
     r->console.theirs = zl_close(r->console.theirs);
     if (e < 0) {
-        ZL_IGNORE(zl_cgroup_destroy(&g, 2000));
+        ocirun_groups_drop(&groups);
         return e;
     }
     s.pid = setup->pid;
     s.start_time = (int64_t)setup->start_time;
     e = ocirun_write_state(r, folder, &s);
     e = e < 0 ? e : ocirun_write_pid(r, setup->pid);
-    if (e < 0)
+    if (e < 0) {
         zl_setup_abort(setup);
+        ocirun_groups_drop(&groups);
+    }
     *ret = c;
     *ret_state = s;
     return e;
@@ -280,14 +252,10 @@ int ocirun_start(struct ocirun *r, const char *id)
 static int remove_container(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
 {
     struct ocirun_state *s;
-    struct zl_cgroup g;
     int e = ocirun_read_state(r, folder, id, &s);
+    e = e < 0 ? e : ocirun_groups_remove(r, s, 10000);
     if (e < 0)
         return e;
-    e = ocirun_cgroup(s, &g);
-    e = e < 0 ? e : zl_cgroup_destroy(&g, 10000);
-    if (e < 0)
-        return zl_fail(&r->err, e, "remove the cgroup of %s", id);
     bool known = c || ocirun_load(r, folder, id, &c) == 0;
     e = ocirun_remove_folder(r, id);
     if (e == 0 && known && ocirun_hooks(r, c, ZL_OCI_POSTSTOP, s, "stopped") < 0)

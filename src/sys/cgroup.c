@@ -228,10 +228,8 @@ static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l, c
     }
     if (r == 0 && (l->cpu_quota_us || l->cpu_period_us))
         r = note(set_quota_v2(dir, l), "cpu.max", refused);
-    if (r == 0 && l->cpu_shares) /* v1's 2 to 262144 on v2's 1 to 10000, as runc and crun do */
-        r = note(write_u64(dir, "cpu.weight",
-                           1 + (ZL_MIN(ZL_MAX(l->cpu_shares, UINT64_C(2)), UINT64_C(262144)) - 2) * 9999 / 262142),
-                 "cpu.weight", refused);
+    if (r == 0 && l->cpu_shares)
+        r = note(write_u64(dir, "cpu.weight", zl_cgroup_cpu_weight(l->cpu_shares)), "cpu.weight", refused);
     return r == 0 && l->pids ? note(write_limit(dir, "pids.max", l->pids, "max"), "pids.max", refused) : r;
 }
 

@@ -67,6 +67,8 @@ int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL
 /* With the devices', and `more`: 1 << zl_controller. */
 int zl_cgroup_find_all(const char *parent, const char *id, uint32_t more, struct zl_cgroup *ret) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
+/* Processor time in each period as it is; *quota_us -1: any. */
+int zl_cgroup_quota(const struct zl_cgroup *g, int64_t *quota_us, uint64_t *period_us) ZL_MUST;
 /* Changes the limits of a group that is there; those that are 0 stay as they are. *refused: the file
  * that could not be written, when one could not. */
 int zl_cgroup_update(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits, const char **refused) ZL_MUST;
@@ -76,6 +78,8 @@ int zl_cgroup_set(const struct zl_cgroup *g, const struct zl_cgroup_value *value
                   const struct zl_cgroup_value **failed) ZL_MUST;
 /* One file of a group's folder. */
 int zl_cgroup_write(const char *dir, const char *file, const char *text) ZL_MUST;
+/* v1's 2 to 262144 on v2's 1 to 10000, as runc and crun do. */
+uint64_t zl_cgroup_cpu_weight(uint64_t shares);
 /* Lets a new group of the cpuset hierarchy take processes. */
 int zl_cgroup_fill_cpuset(const char *dir) ZL_MUST;
 /* Gives a running group one in a v1 hierarchy that it was made without, with its processes. */
@@ -96,6 +100,8 @@ int zl_cgroup_kill(const struct zl_cgroup *g);
 int zl_cgroup_signal(const struct zl_cgroup *g, int signum);
 /* 1: no process is left, 0: there is one. */
 int zl_cgroup_empty(const struct zl_cgroup *g) ZL_MUST;
+/* Kills, waits until it is proven empty, at most timeout_ms; the groups stay. */
+int zl_cgroup_clear(const struct zl_cgroup *g, unsigned timeout_ms) ZL_MUST;
 /* Kills, waits until it is proven empty (at most timeout_ms), removes. -EBUSY when something would not die. */
 int zl_cgroup_destroy(const struct zl_cgroup *g, unsigned timeout_ms) ZL_MUST;
 /* Removes the parent when nothing is below it any more. */

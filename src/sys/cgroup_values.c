@@ -2,12 +2,14 @@
 #include "sys/cgroup.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int zl_cgroup_write(const char *dir, const char *file, const char *text)
@@ -17,6 +19,51 @@ int zl_cgroup_write(const char *dir, const char *file, const char *text)
         return -ENAMETOOLONG;
     zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_WRONLY, 0);
     return fd < 0 ? fd : zl_write_full(fd, text, strlen(text));
+}
+
+uint64_t zl_cgroup_cpu_weight(uint64_t shares)
+{
+    return 1 + (ZL_MIN(ZL_MAX(shares, UINT64_C(2)), UINT64_C(262144)) - 2) * 9999 / 262142;
+}
+
+int zl_cgroup_quota(const struct zl_cgroup *g, int64_t *quota_us, uint64_t *period_us)
+{
+    zl_auto_buf first = ZL_BUF_INIT, second = ZL_BUF_INIT;
+    char path[600];
+    bool v1 = g->dir[ZL_CONTROLLER_CPU][0];
+    const char *dir = g->dir[v1 ? ZL_CONTROLLER_CPU : ZL_CONTROLLER_UNIFIED];
+    struct zl_str quota, period;
+    snprintf(path, sizeof path, "%s/%s", dir, v1 ? "cpu.cfs_quota_us" : "cpu.max");
+    int r = zl_read_file(AT_FDCWD, path, 4096, &first);
+    quota = zl_str_n(first.p, first.n ? first.n - 1 : 0);
+    if (v1 && r == 0) {
+        snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
+        r = zl_read_file(AT_FDCWD, path, 4096, &second);
+        period = zl_str_n(second.p, second.n ? second.n - 1 : 0);
+    } else {
+        quota = zl_str_cut(quota, ' ', &period);
+    }
+    int64_t q = -1;
+    r = r < 0 || zl_str_is(quota, "max") ? r : zl_parse_i64(quota, -1, INT64_MAX, &q);
+    r = r < 0 ? r : zl_parse_u64(period, 1, UINT32_MAX, period_us);
+    if (r == 0)
+        *quota_us = q;
+    return r;
+}
+
+int zl_cgroup_clear(const struct zl_cgroup *g, unsigned timeout_ms)
+{
+    uint64_t deadline = zl_clock_mono_ms() + timeout_ms;
+    for (unsigned pause_us = 100;; pause_us = ZL_MIN(pause_us * 2, 20000u)) {
+        int r = zl_cgroup_empty(g);
+        if (r != 0)
+            return r < 0 ? r : 0;
+        (void)zl_cgroup_kill(g);
+        if (zl_clock_mono_ms() > deadline)
+            return -EBUSY;
+        struct timespec ts = { 0, (long)pause_us * 1000 };
+        nanosleep(&ts, NULL);
+    }
 }
 
 int zl_cgroup_set(const struct zl_cgroup *g, const struct zl_cgroup_value *values, unsigned n,

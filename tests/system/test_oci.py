@@ -320,7 +320,7 @@ def test_features(bundle):
             r = bundle.run("exit", "0", mounts=bundle.config["mounts"] + [mount])
             assert r.returncode == 0, (option, r.stderr)
     assert set(f["linux"]["namespaces"]) == {"mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time"}
-    assert f["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
+    assert f["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
 
 
 def test_namespaces_are_joined(bundle):

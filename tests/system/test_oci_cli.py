@@ -88,7 +88,7 @@ BAD = [
     (["create"], "create takes ID"), (["create", ""], "no container id"), (["create", "../x"], "no container id"),
     (["create", "x" * 2000], "no container id"), (["state", "a/b"], "no container id"), (["list", "-f", "xml"], "--format is table or json, not 'xml'"),
     (["--log-format", "xml", "list"], "--log-format is text or json"), (["--log", "/none/log", "list"], "--log: open /none/log"),
-    (["--rootless", "perhaps", "list"], "--rootless is true, false or auto"), (["--cgroup-manager=disabled", "list"], "--cgroup-manager is"),
+    (["--rootless", "perhaps", "list"], "--rootless is true, false or auto"), (["--cgroup-manager=none", "list"], "--cgroup-manager is cgroupfs, systemd or disabled"),
     (["list", "--quiet=perhaps"], "--quiet=perhaps is true or false"), (["start", "nobody"], "container does not exist"),
     (["kill", "nobody", "KILL"], "container does not exist"), (["delete", "nobody"], "container does not exist"),
     (["exec", "nobody", "true"], "container does not exist"), (["ps", "nobody"], "container does not exist"),
@@ -265,3 +265,34 @@ def test_zlayer_oci_is_zl_oci(bundle):
     bundle.write("exit", "9")
     r = subprocess.run([BUILD / "src/bin/zlayer", "oci", "--root", bundle.state, "run", "-b", bundle.folder, "one"], timeout=20, check=False)
     assert r.returncode == 9
+
+
+def test_without_groups(bundle):  # noqa: F811
+    """crun's --cgroup-manager=disabled: the container is where the caller is, and limits are refused."""
+    own = pathlib.Path("/proc/self/cgroup").read_text()
+    linux = {**bundle.config["linux"], "namespaces": [n for n in bundle.config["linux"]["namespaces"] if n["type"] != "cgroup"]}
+    bundle.write("cat", "/proc/self/cgroup", linux=linux)
+    r = bundle("--cgroup-manager=disabled", "run", "c")
+    assert r.stdout == own
+    bundle.write("say", "it ran", linux={**linux, "resources": {"pids": {"limit": 5}}})
+    r = bundle("--cgroup-manager=disabled", "run", "c", check=False)
+    assert r.returncode == 1 and "linux.resources: --cgroup-manager is disabled, so there can be no limits" in r.stderr
+    assert r.stdout == "" and not any(bundle.state.iterdir())
+
+
+def test_a_unit_is_named_right(bundle):  # noqa: F811
+    """What is wrong is told before systemd is asked, which need not be there."""
+    for path, why in (("/a/b", "is not SLICE:PREFIX:NAME"), ("a.slice:b", "is not SLICE:PREFIX:NAME"), ("a:b:c:d", "is not SLICE:PREFIX:NAME"),
+                      ("a.slice:b:", "is not SLICE:PREFIX:NAME"), ("a:b:c", "'a' is no name of a slice"), ("-a.slice:b:c", "no name of a slice"),
+                      ("a--b.slice:b:c", "no name of a slice"), (".slice:b:c", "no name of a slice"), ("a/b.slice:b:c", "no name of a slice"),
+                      ("a.slice:b:c/d", "no name of a systemd unit"), ("a.slice:b:c d", "no name of a systemd unit"),
+                      ("a.slice:b:c.slice", "which holds no processes"), ("a.slice:b:" + "c" * 300, "no name of a systemd unit")):
+        bundle.write("say", "it ran", linux={**bundle.config["linux"], "cgroupsPath": path})
+        r = bundle("--systemd-cgroup", "run", "c", check=False)
+        assert r.returncode == 1 and why in r.stderr and r.stdout == "", (path, r.stderr)
+        assert not any(bundle.state.iterdir())
+    for name, value, why in (("Tasks Max", "1", "three letters"), ("", "1", "three letters"), ("TasksMax", "uint64", "is no value"),
+                             ("TasksMax", "'open", "is no value"), ("TasksMax", "[1, 'a']", "is no value"), ("TimeoutStopSec", "-1", "is no value")):
+        bundle.write("say", "it ran", annotations={f"org.systemd.property.{name}": value})
+        r = bundle("--systemd-cgroup", "run", "c", check=False)
+        assert r.returncode == 1 and why in r.stderr and r.stdout == "", (name, value, r.stderr)

@@ -151,7 +151,11 @@ static int parent_part(const struct zl_job *job, const struct zl_setup_options *
     int r = zl_process_start_time(s->pid, &s->start_time);
     if (r < 0)
         return zl_setup_fail(err, r, "read the container's start time");
-    r = zl_setup_write_maps(job, s->pid, err);
+    r = o->place ? o->place(o->arg, s->pid, err) : 0;
+    s->cgroup = *o->cgroup;
+    if (r == 0 && o->place)
+        ZL_IGNORE(zl_write_full(s->gate, "c", 1)); /* as below */
+    r = r < 0 ? r : zl_setup_write_maps(job, s->pid, err);
     r = r < 0 ? r : attach_network(job, s->pid, err);
     r = r < 0 ? r : move_links(job, s->pid, err);
     r = r < 0 ? r : zl_setup_send_trees(job, s->pid, s->gate, err);
@@ -197,7 +201,8 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
     if (o->dir >= 0 && fchdir(o->dir) < 0)
         return zl_setup_fail(err, -errno, "enter the instance folder");
     bool inside;
-    int cgroup = zl_cgroup_open_unified(&s.cgroup); /* none: the child enters the others itself */
+    /* None: the child enters the others itself. */
+    int cgroup = o->place ? -EBADF : zl_cgroup_open_unified(&s.cgroup);
     s.pid = zl_setup_clone_job(job, new_namespaces(job), cgroup, &inside, err);
     if (s.pid == 0) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -205,7 +210,7 @@ int zl_setup_create(const struct zl_job *job, const struct zl_setup_options *o, 
             (null < 0 || dup2(in[0] < 0 ? null : in[0], 0) < 0 || dup2(out[1], 1) < 0 || dup2(errs[1], 2) < 0))
             _exit(1);
         zl_close(gate[0]);
-        zl_setup_child(job, o, !inside, gate[1], report[1]);
+        zl_setup_child(job, o, !inside && !o->place, gate[1], report[1]);
     }
     zl_close(cgroup);
     s.gate = gate[0];

@@ -32,11 +32,15 @@ struct zl_setup {
 struct zl_setup_options {
     int dir;                        /* the instance folder, which has upper/, work/ and merged/: it becomes the working
                                        directory; negative: the job has a rootfs */
-    const struct zl_cgroup *cgroup; /* made, with its limits */
+    const struct zl_cgroup *cgroup; /* made, with its limits; with `place`: what that fills in, in memory that the
+                                       child shares */
     int console;                    /* of a job with a terminal: a connected socket, over which its master is sent */
     /* Hooks, NULL or 0 to go on: `created` is called by us when the namespaces are there and nothing is mounted;
      * `in_container` by the child, when all is mounted and it is still outside the new root, and when it is started. */
     int (*created)(void *arg, pid_t pid, struct zl_setup_error *err);
+    /* For groups that come into being with a process in them: called by us before all else. The process is in the v2
+     * group afterwards; those of v1 it enters itself. */
+    int (*place)(void *arg, pid_t pid, struct zl_setup_error *err);
     int (*in_container)(void *arg, bool starting, struct zl_setup_error *err);
     void *arg;
     bool own_stdio; /* the program gets ours, not pipes */

@@ -352,6 +352,8 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     /* An accelerator only: the agent proves an orphaned cgroup empty itself. */
     if (!o->outlives)
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (o->place && zl_read_full(gate, &start, 1) != 1)
+        _exit(1); /* who makes the container has given up, or is gone */
     int r = zl_cgroup_enter(o->cgroup, unified);
     if (r < 0)
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the cgroup"));
