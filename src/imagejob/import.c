@@ -5,6 +5,7 @@
 #include "imagejob/confine.h"
 #include "imagejob/folder_tar.h"
 #include "imagejob/job.h"
+#include "imagejob/layer.h"
 #include "spec/reference.h"
 
 #include <fcntl.h>
@@ -48,6 +49,31 @@ static int stage(struct zl_image_job *job, const char *source, struct zl_err *er
     }
 }
 
+struct made {
+    char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE], chain_id[ZL_DIGEST_SIZE];
+};
+
+/* The layer's digests are whatever they are: nobody said any. */
+static int unpack(struct zl_image_job *job, int blob, struct made *ret, struct zl_err *err)
+{
+    struct zl_layer layer;
+    const struct zl_lowers nothing = { 0 };
+    int r = zl_layer_open(job, &layer, err);
+    if (r < 0)
+        return r;
+    r = zl_layer_place(&layer, blob, NULL, err);
+    r = r < 0 ? r : zl_layer_settle(&layer, &nothing, err);
+    r = r < 0 ? r : zl_image_job_flush(job, err);
+    if (r == 0) {
+        snprintf(ret->blob, sizeof ret->blob, "%s", layer.blob);
+        snprintf(ret->diff_id, sizeof ret->diff_id, "%s", layer.diff_id);
+        zl_chain_id("", layer.diff_id, ret->chain_id);
+        r = zl_layer_commit(&layer, ret->chain_id, err);
+    }
+    zl_layer_close(&layer);
+    return r;
+}
+
 static void set_strings(struct zl_arena *a, struct zl_value *map, const char *key, const struct zl_strings *s)
 {
     struct zl_value *list = zl_value_new(a, ZL_LIST);
@@ -64,7 +90,7 @@ static void set_string(struct zl_arena *a, struct zl_value *map, const char *key
 }
 
 /* The OCI image config (image-spec, config.md). */
-static struct zl_value *make_config(struct zl_image_job *job, const struct zl_layer *layer)
+static struct zl_value *make_config(struct zl_image_job *job, const struct made *layer)
 {
     struct zl_arena *a = &job->arena;
     const struct zl_image_request *q = job->request;
@@ -103,8 +129,8 @@ static struct zl_value *descriptor(struct zl_arena *a, const char *media, const 
     return v;
 }
 
-static int write_image(struct zl_image_job *job, const char *reference, const struct zl_layer *layer,
-                       uint64_t layer_size, struct zl_err *err)
+static int write_image(struct zl_image_job *job, const char *reference, const struct made *layer, uint64_t layer_size,
+                       struct zl_err *err)
 {
     struct zl_arena *a = &job->arena;
     char config_digest[ZL_DIGEST_SIZE], manifest_digest[ZL_DIGEST_SIZE];
@@ -160,7 +186,7 @@ int zl_import(struct zl_image_job *job, struct zl_err *err)
     if (zl_reference_parse(zl_str(name), &ref, &why) < 0 || ref.digest[0])
         return zl_fail(err, ZL_E_INVALID, "'%.100s' can't name an imported image: %s", name,
                        ref.digest[0] ? "it has a digest" : why);
-    struct zl_layer layer;
+    struct made layer;
     struct stat st;
     int r = zl_confine(&job->store, source, err);
     if (r < 0)
@@ -173,7 +199,7 @@ int zl_import(struct zl_image_job *job, struct zl_err *err)
     zl_auto_close int lock = zl_store_lock(&job->store, false);
     if (lock < 0)
         return zl_fail(err, lock, "lock the image store");
-    r = zl_image_job_unpack(job, blob, "", NULL, 0, NULL, NULL, &layer, err);
+    r = unpack(job, blob, &layer, err);
     r = r < 0 ? r : zl_image_job_keep_blob(job, "layer", layer.blob, err);
     return r < 0 ? r : write_image(job, zl_reference_print(&ref, text), &layer, (uint64_t)st.st_size, err);
 }

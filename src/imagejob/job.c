@@ -2,10 +2,7 @@
 
 #include "base/fd.h"
 #include "base/id.h"
-#include "base/phase.h"
-#include "imagejob/unpack.h"
 
-#include <archive.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -140,6 +137,13 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;
 }
 
+int zl_image_job_flush(struct zl_image_job *job, struct zl_err *err)
+{
+    if (syncfs(job->staging) < 0)
+        return zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the layers to the disk");
+    return 0;
+}
+
 int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err)
 {
     static const char *const folders[] = { "layers", "blobs/sha256" };
@@ -149,80 +153,4 @@ int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err)
             return zl_fail(err, fd < 0 ? fd : -errno, "write the folder %s to the disk", folders[i]);
     }
     return 0;
-}
-
-struct source {
-    struct zl_stream *stream;
-    struct zl_err err;
-    bool failed;
-};
-
-static la_ssize_t next_block(struct archive *a, void *arg, const void **ret)
-{
-    struct source *s = arg;
-    ssize_t n = zl_stream_read(s->stream, ret, &s->err);
-    if (n < 0) {
-        s->failed = true;
-        archive_set_error(a, EIO, "%s", s->err.text);
-        return ARCHIVE_FATAL;
-    }
-    return n;
-}
-
-/* A layer that another job has made meanwhile is as good as ours: content under a ChainID is the same. */
-static int commit(struct zl_image_job *job, const char *folder, const char *chain_id, struct zl_err *err)
-{
-    char to[100];
-    snprintf(to, sizeof to, "layers/%s", chain_id + 7);
-    zl_phase("pull.unpacked");
-    if (syncfs(job->staging) < 0)
-        return zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the layer to the disk");
-    if (renameat(job->staging, folder, job->store.dir, to) < 0 && errno != EEXIST && errno != ENOTEMPTY)
-        return zl_fail(err, -errno, "commit the layer %.20s…", chain_id);
-    return 0;
-}
-
-static int read_layer(struct zl_unpack *u, struct source *src, struct zl_err *err)
-{
-    struct archive *tar = archive_read_new();
-    archive_read_support_format_tar(tar);
-    archive_read_support_format_empty(tar);
-    archive_read_set_options(tar, "hdrcharset=BINARY");
-    int r = archive_read_open(tar, src, NULL, next_block, NULL) < ARCHIVE_WARN
-                ? zl_fail(err, ZL_E_BAD_IMAGE, "the layer is no tar archive: %.200s", archive_error_string(tar))
-                : zl_unpack(u, tar, err);
-    archive_read_free(tar);
-    if (src->failed) {
-        *err = src->err;
-        r = src->err.code;
-    }
-    return r;
-}
-
-int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, const char *const *lowers,
-                        unsigned nlowers, const char *wanted_blob, const char *wanted_diff, struct zl_layer *ret,
-                        struct zl_err *err)
-{
-    char folder[ZL_ID_HEX_SIZE];
-    zl_id_make(folder);
-    int r = zl_mkdirat(job->staging, folder, 0755);
-    zl_auto_close int root = r < 0 ? r : zl_openat(job->staging, folder, O_RDONLY | O_DIRECTORY, 0);
-    if (root < 0)
-        return zl_fail(err, root, "make a staging folder");
-    if (fchmod(root, 0755) < 0)
-        return zl_fail(err, -errno, "make a staging folder");
-    struct source src = { .stream = zl_stream_new(blob) };
-    struct zl_unpack u = { .root = root, .lowers = { lowers, nlowers } };
-    r = read_layer(&u, &src, err);
-    if (r == 0)
-        r = zl_stream_finish(src.stream, ret->blob, ret->diff_id, err);
-    zl_stream_free(src.stream);
-    if (r < 0)
-        return r;
-    if (wanted_blob && !zl_streq(wanted_blob, ret->blob))
-        return zl_fail(err, ZL_E_DIGEST, "a layer's digest is %s, the manifest says %s", ret->blob, wanted_blob);
-    if (wanted_diff && !zl_streq(wanted_diff, ret->diff_id))
-        return zl_fail(err, ZL_E_DIGEST, "a layer unpacks to %s, the config says %s", ret->diff_id, wanted_diff);
-    zl_chain_id(below, ret->diff_id, ret->chain_id);
-    return commit(job, folder, ret->chain_id, err);
 }

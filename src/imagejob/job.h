@@ -6,7 +6,7 @@
 
 #include "apidef/bodies.h"
 #include "image/store.h"
-#include "imagejob/stream.h"
+#include "imagejob/digest.h"
 
 struct zl_image_job {
     struct zl_store store;
@@ -25,15 +25,6 @@ void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t
 /* `warning`: what the user should know beside it, or NULL. */
 void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning);
 
-/* Unpacks a verified or still to be verified blob (open at its start) as the layer above `below` ("": the lowest),
- * whose layers are `lowers`, paths from the lowest on, and commits it when its digests are right: wanted_blob and
- * wanted_diff may be NULL (import: whatever they are). */
-struct zl_layer {
-    char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE], chain_id[ZL_DIGEST_SIZE];
-};
-int zl_image_job_unpack(struct zl_image_job *job, int blob, const char *below, const char *const *lowers,
-                        unsigned nlowers, const char *wanted_blob, const char *wanted_diff, struct zl_layer *ret,
-                        struct zl_err *err) ZL_MUST;
 /* Puts bytes into the store as a blob; gives its digest. */
 int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
                           struct zl_err *err) ZL_MUST;
@@ -42,6 +33,8 @@ int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsi
 /* Moves a file of the staging folder to its place among the blobs. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
 
+/* What was written so far reaches the disk; before layers are committed. */
+int zl_image_job_flush(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 /* The renames of layers and blobs reach the disk; before a record that needs them is put. */
 int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 

@@ -16,26 +16,25 @@ bool zl_is_whiteout(const struct stat *st)
 }
 
 /* The path in one layer. -ENOTDIR: something on the way is no folder, so what lies deeper in the layers is hidden. */
-static int open_in(const char *layer, const char *path, int flags)
+static int open_in(int layer, const char *path, int flags)
 {
-    zl_auto_close int root = zl_openat(AT_FDCWD, layer, O_PATH | O_DIRECTORY, 0);
-    if (root < 0)
-        return root;
     const char *slash = strrchr(path, '/');
-    if (!slash)
-        return *path ? zl_openat(root, path, flags | O_NOFOLLOW, 0) : zl_openat(root, ".", flags, 0);
+    int fd = *path ? zl_open_beneath(layer, path, flags) : zl_openat(layer, ".", flags, 0);
+    if (fd != -ELOOP)
+        return fd;
+    /* A link: as the last part it is what was asked for, before that it is no folder. */
     char parent[4096];
-    snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
-    zl_auto_close int dir = zl_open_beneath(root, parent, O_PATH | O_DIRECTORY);
+    snprintf(parent, sizeof parent, "%.*s", slash ? (int)(slash - path) : 0, path);
+    zl_auto_close int dir = zl_open_beneath(layer, parent, O_PATH | O_DIRECTORY);
     if (dir < 0)
         return dir == -ELOOP ? -ENOTDIR : dir;
-    return zl_openat(dir, slash + 1, flags | O_NOFOLLOW, 0);
+    return zl_openat(dir, slash ? slash + 1 : path, flags | O_NOFOLLOW, 0);
 }
 
 int zl_lowers_open(const struct zl_lowers *l, const char *path, struct stat *st)
 {
     for (unsigned i = l->n; i-- > 0;) {
-        zl_auto_close int fd = open_in(l->paths[i], path, O_PATH);
+        zl_auto_close int fd = open_in(l->dirs[i], path, O_PATH);
         if (fd == -ENOENT)
             continue;
         if (fd == -ENOTDIR)
@@ -53,7 +52,7 @@ int zl_lowers_each(const struct zl_lowers *l, const char *folder, int (*fn)(void
 {
     int r = 0;
     for (unsigned i = l->n; r == 0 && i-- > 0;) {
-        int fd = open_in(l->paths[i], folder, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+        int fd = open_in(l->dirs[i], folder, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
         if (fd == -ENOENT)
             continue;
         if (fd == -ENOTDIR || fd == -ELOOP)

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 struct zl_lowers {
-    const char *const *paths; /* absolute, lowest first */
+    const int *dirs; /* their folders, O_PATH will do; lowest first */
     unsigned n;
 };
 

@@ -70,7 +70,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: zl-image --data-dir DIR (the request comes on standard input)\n");
         return 2;
     }
-    umask(0022);
+    umask(0); /* every mode is said where a file is made */
     int r = zl_image_job_open(&job, argv[2], &err);
     job.events = 1;
     r = r < 0 ? r : run(&job, &err);

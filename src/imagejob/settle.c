@@ -10,36 +10,254 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+enum kind { IMPLIED, FOLDER, OPAQUE, WHITEOUT, COPY };
+
+enum { MEMORY_MAX = 256 << 10, READ_SIZE = 32 << 10 };
+
+/* One note; behind it `length` bytes: the path with its NUL, of a COPY also the link's path with its NUL. */
+struct note {
+    uint32_t kind, length;
+    uint32_t mode, uid, gid; /* of a FOLDER; a COPY's mode is its number */
+    uint32_t nsec;
+    int64_t sec;
+};
+
 void zl_settle_done(struct zl_settle *s)
 {
-    zl_buf_done(&s->whiteouts);
-    zl_buf_done(&s->opaques);
-    zl_buf_done(&s->folders);
-    free(s->times);
-    *s = (struct zl_settle){ 0 };
+    if (s->file > 0)
+        zl_close(s->file);
+    zl_buf_done(&s->text);
+    *s = (struct zl_settle){ .aside = s->aside };
 }
 
-void zl_settle_whiteout(struct zl_settle *s, const char *path)
+static int spill(struct zl_settle *s)
 {
-    zl_buf_add(&s->whiteouts, path, strlen(path) + 1);
+    if (s->file == 0) {
+        int fd = zl_openat(s->aside, "notes", O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd < 0)
+            return fd;
+        s->file = fd;
+        (void)unlinkat(s->aside, "notes", 0); /* the folder goes later anyway */
+    }
+    int r = zl_write_full(s->file, s->text.p, s->text.n);
+    s->file_size += r < 0 ? 0 : s->text.n;
+    zl_buf_clear(&s->text);
+    return r;
 }
 
-void zl_settle_opaque(struct zl_settle *s, const char *folder)
+static int note(struct zl_settle *s, struct note n, const char *path, const char *second)
 {
-    zl_buf_add(&s->opaques, folder, strlen(folder) + 1);
+    size_t first = strlen(path) + 1, more = second ? strlen(second) + 1 : 0;
+    n.length = (uint32_t)(first + more);
+    zl_buf_add(&s->text, &n, sizeof n);
+    zl_buf_add(&s->text, path, first);
+    zl_buf_add(&s->text, second, more);
+    return s->text.n > MEMORY_MAX ? spill(s) : 0;
 }
 
-void zl_settle_time(struct zl_settle *s, const char *folder, struct timespec mtime)
+int zl_settle_whiteout(struct zl_settle *s, const char *path)
 {
-    ZL_GROW(s->times, s->ntimes, s->cap);
-    s->times[s->ntimes++] = mtime;
-    zl_buf_add(&s->folders, folder, strlen(folder) + 1);
+    return note(s, (struct note){ .kind = WHITEOUT }, path, NULL);
 }
+
+int zl_settle_opaque(struct zl_settle *s, const char *folder)
+{
+    return note(s, (struct note){ .kind = OPAQUE }, folder, NULL);
+}
+
+int zl_settle_implied(struct zl_settle *s, const char *folder)
+{
+    return note(s, (struct note){ .kind = IMPLIED }, folder, NULL);
+}
+
+int zl_settle_folder(struct zl_settle *s, const char *folder, const struct stat *st)
+{
+    struct note n = { .kind = FOLDER,
+                      .mode = st->st_mode & 07777,
+                      .uid = st->st_uid,
+                      .gid = st->st_gid,
+                      .sec = st->st_mtim.tv_sec,
+                      .nsec = (uint32_t)st->st_mtim.tv_nsec };
+    return note(s, n, folder, NULL);
+}
+
+int zl_settle_copy(struct zl_settle *s, const char *target, const char *link, int dir, const char *name)
+{
+    char file[16];
+    snprintf(file, sizeof file, "%u", s->copies);
+    zl_auto_close int fd = zl_openat(s->aside, file, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    if (fd < 0)
+        return fd;
+    if (linkat(s->aside, file, dir, name, 0) < 0)
+        return -errno;
+    return note(s, (struct note){ .kind = COPY, .mode = s->copies++ }, target, link);
+}
+
+/* ---- reading the notes again ---- */
+
+struct reader {
+    struct zl_settle *s;
+    uint64_t at; /* of the next byte behind `have` */
+    size_t used, have;
+    char p[READ_SIZE];
+};
+
+/* `n` bytes in one piece, or NULL at the end. n is at most a note and two paths, which fit. */
+static const char *take(struct reader *r, size_t n)
+{
+    if (r->have - r->used < n) {
+        memmove(r->p, r->p + r->used, r->have - r->used);
+        r->have -= r->used;
+        r->used = 0;
+        while (r->have < n) {
+            ssize_t got;
+            if (r->at < r->s->file_size) {
+                got = pread(r->s->file, r->p + r->have,
+                            (size_t)ZL_MIN((uint64_t)(sizeof r->p - r->have), r->s->file_size - r->at), (off_t)r->at);
+                if (got <= 0)
+                    return NULL;
+            } else {
+                size_t from = (size_t)(r->at - r->s->file_size);
+                got = (ssize_t)ZL_MIN(sizeof r->p - r->have, r->s->text.n - from);
+                if (got == 0)
+                    return NULL;
+                memcpy(r->p + r->have, r->s->text.p + from, (size_t)got);
+            }
+            r->at += (uint64_t)got;
+            r->have += (size_t)got;
+        }
+    }
+    r->used += n;
+    return r->p + r->used - n;
+}
+
+struct settling {
+    struct zl_settle *s;
+    int root;
+    const struct zl_lowers *lowers;
+    uint64_t *bytes;
+    const char *path, *second; /* of the note at hand */
+    struct zl_err *err;
+    char where[200]; /* the path of a failure */
+};
+
+/* Calls fn with each note of these two kinds. */
+static int each(struct settling *g, enum kind a, enum kind b, int (*fn)(struct settling *g, const struct note *n))
+{
+    zl_auto_free struct reader *r = zl_xcalloc(1, sizeof *r);
+    r->s = g->s;
+    for (const char *head; (head = take(r, sizeof(struct note)));) {
+        struct note n;
+        memcpy(&n, head, sizeof n);
+        g->path = take(r, n.length);
+        if (!g->path)
+            return -EIO;
+        if (n.kind != a && n.kind != b)
+            continue;
+        g->second = g->path + strlen(g->path) + 1;
+        int e = fn(g, &n);
+        if (e < 0) {
+            snprintf(g->where, sizeof g->where, "%s", g->path);
+            return e;
+        }
+    }
+    return 0;
+}
+
+/* A later entry may have taken a folder's place. */
+static bool is_no_folder(int r)
+{
+    return r == -ENOENT || r == -ENOTDIR || r == -ELOOP;
+}
+
+/* ---- copies ---- */
+
+static int copy_data(int place, int to, int64_t size)
+{
+    char self[40];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", place);
+    zl_auto_close int from = zl_openat(AT_FDCWD, self, O_RDONLY, 0);
+    if (from < 0)
+        return from;
+    for (int64_t left = size; left > 0;) {
+        ssize_t n = copy_file_range(from, NULL, to, NULL, (size_t)left, 0);
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        left -= n;
+    }
+    return 0;
+}
+
+/* The folder of a path of this layer. */
+static int parent_of(int root, const char *path, const char **name)
+{
+    const char *slash = strrchr(path, '/');
+    *name = slash ? slash + 1 : path;
+    zl_auto_free char *parent = zl_xstrndup(path, slash ? (size_t)(slash - path) : 0);
+    return zl_open_beneath(root, parent, O_RDONLY | O_DIRECTORY);
+}
+
+/* Puts `made` (in `aside`) where the placeholder is, if it is still there. */
+static int replace(struct settling *g, const char *path, ino_t placeholder, const char *made)
+{
+    const char *name;
+    struct stat st;
+    zl_auto_close int dir = parent_of(g->root, path, &name);
+    if (dir < 0)
+        return is_no_folder(dir) ? 0 : dir;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != placeholder)
+        return 0;
+    return unlinkat(dir, name, 0) < 0 || linkat(g->s->aside, made, dir, name, 0) < 0 ? -errno : 0;
+}
+
+/* What is linked to is no regular file: a link, a device or a fifo takes the placeholders' place. */
+static int copy_special(struct settling *g, int place, const struct stat *st, const char *file)
+{
+    char target[4096] = "", made[24];
+    struct stat empty;
+    struct timespec times[2] = { st->st_atim, st->st_mtim };
+    snprintf(made, sizeof made, "%s.node", file);
+    if (fstatat(g->s->aside, file, &empty, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    if (S_ISLNK(st->st_mode) && readlinkat(place, "", target, sizeof target - 1) < 0)
+        return -errno;
+    int r = S_ISLNK(st->st_mode) ? symlinkat(target, g->s->aside, made)
+                                 : mknodat(g->s->aside, made, st->st_mode, st->st_rdev);
+    if (r < 0 || (fchownat(g->s->aside, made, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0 && geteuid() == 0))
+        return -errno;
+    if (!S_ISLNK(st->st_mode) && fchmodat(g->s->aside, made, st->st_mode & 07777, 0) < 0)
+        return -errno;
+    (void)utimensat(g->s->aside, made, times, AT_SYMLINK_NOFOLLOW);
+    r = replace(g, g->path, empty.st_ino, made);
+    return r < 0 ? r : replace(g, g->second, empty.st_ino, made);
+}
+
+static int copy_up(struct settling *g, const struct note *n)
+{
+    char file[16];
+    struct stat st;
+    snprintf(file, sizeof file, "%u", n->mode);
+    zl_auto_close int to = zl_openat(g->s->aside, file, O_WRONLY | O_NOFOLLOW, 0);
+    if (to < 0)
+        return to;
+    zl_auto_close int place = zl_lowers_open(g->lowers, g->path, &st);
+    if (place == -ENOENT || (place >= 0 && S_ISDIR(st.st_mode)))
+        return zl_fail(g->err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', %s", g->second, g->path,
+                       place < 0 ? "which no layer has" : "which is a folder");
+    if (place < 0)
+        return place;
+    if (!S_ISREG(st.st_mode))
+        return copy_special(g, place, &st, file);
+    *g->bytes += (uint64_t)st.st_size;
+    int r = copy_data(place, to, st.st_size);
+    return r < 0 ? r : zl_copy_attributes(place, to);
+}
+
+/* ---- whiteouts ---- */
 
 /* A folder of the new layer that is being made opaque. */
 struct hiding {
     int dir;
-    struct stat lower;
 };
 
 static int hide_name(void *arg, const char *name)
@@ -56,7 +274,7 @@ static int hide_below(int root, const struct zl_lowers *lowers, const char *fold
 {
     struct hiding h = { .dir = zl_open_beneath(root, folder, O_RDONLY | O_DIRECTORY) };
     if (h.dir < 0)
-        return h.dir == -ENOENT || h.dir == -ENOTDIR || h.dir == -ELOOP ? 0 : h.dir;
+        return is_no_folder(h.dir) ? 0 : h.dir;
     DIR *d = fdopendir(h.dir);
     if (!d) {
         zl_close(h.dir);
@@ -77,43 +295,76 @@ static int hide_below(int root, const struct zl_lowers *lowers, const char *fold
     return r;
 }
 
-/* The folder of a whiteout is there: placing its entry has made it, with the attributes of the one below. */
-static int hide_path(int root, const struct zl_lowers *lowers, const char *path)
+static int hide_folder(struct settling *g, const struct note *n)
 {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    (void)n;
+    return hide_below(g->root, g->lowers, g->path, 0);
+}
+
+/* The folder of a whiteout is there: placing its entry has made it. */
+static int hide_path(struct settling *g, const struct note *n)
+{
+    const char *name;
     struct stat st;
-    zl_auto_free char *parent = zl_xstrndup(path, slash ? (size_t)(slash - path) : 0);
-    zl_auto_close int dir = zl_open_beneath(root, parent, O_RDONLY | O_DIRECTORY);
+    (void)n;
+    zl_auto_close int dir = parent_of(g->root, g->path, &name);
     if (dir < 0)
-        return dir == -ENOENT || dir == -ENOTDIR || dir == -ELOOP ? 0 : dir; /* a later entry took its place */
+        return is_no_folder(dir) ? 0 : dir; /* a later entry took its place */
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        return S_ISDIR(st.st_mode) ? hide_below(root, lowers, path, 0) : 0;
-    zl_auto_close int lower = zl_lowers_open(lowers, path, &st);
+        return S_ISDIR(st.st_mode) ? hide_below(g->root, g->lowers, g->path, 0) : 0;
+    zl_auto_close int lower = zl_lowers_open(g->lowers, g->path, &st);
     if (lower < 0)
         return lower == -ENOENT ? 0 : lower; /* nothing to hide */
     return mknodat(dir, name, S_IFCHR, makedev(0, 0)) < 0 ? -errno : 0;
 }
 
-int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, const char **where)
+/* ---- folders ---- */
+
+/* A folder that the layer implies without having an entry for it looks as it does in the layers below; where they have
+ * none either, it is root's and as old as can be, so that a layer is the same wherever it is unpacked. */
+static int finish_implied(struct settling *g, int dir)
 {
-    int r = 0;
-    for (size_t at = 0; at < s->opaques.n; at += strlen(*where) + 1) {
-        *where = s->opaques.p + at;
-        if ((r = hide_below(root, lowers, *where, 0)) < 0)
-            return r;
-    }
-    for (size_t at = 0; at < s->whiteouts.n; at += strlen(*where) + 1) {
-        *where = s->whiteouts.p + at;
-        if ((r = hide_path(root, lowers, *where)) < 0)
-            return r;
-    }
-    size_t i = 0;
-    for (size_t at = 0; at < s->folders.n; at += strlen(*where) + 1) {
-        *where = s->folders.p + at;
-        struct timespec times[2] = { { 0, UTIME_OMIT }, s->times[i++] };
-        zl_auto_close int dir = zl_open_beneath(root, *where, O_RDONLY | O_DIRECTORY);
-        if (dir >= 0 && futimens(dir, times) < 0)
-            return -errno;
-    }
+    static const struct timespec old[2] = { { 0, 0 }, { 0, 0 } };
+    struct stat st;
+    if (fstat(dir, &st) < 0)
+        return -errno;
+    if ((st.st_mode & 07777) != ZL_SETTLE_IMPLIED)
+        return 0; /* an entry came behind */
+    zl_auto_close int lower = zl_lowers_open(g->lowers, g->path, &st);
+    if (lower >= 0 && S_ISDIR(st.st_mode))
+        return zl_copy_attributes(lower, dir);
+    if (lower < 0 && lower != -ENOENT)
+        return lower;
+    return fchmod(dir, 0755) < 0 || futimens(dir, old) < 0 ? -errno : 0;
+}
+
+static int finish_folder(struct settling *g, const struct note *n)
+{
+    struct timespec times[2] = { { 0, UTIME_OMIT }, { n->sec, n->nsec } };
+    zl_auto_close int dir = zl_open_beneath(g->root, g->path, O_RDONLY | O_DIRECTORY);
+    if (dir < 0)
+        return is_no_folder(dir) ? 0 : dir;
+    if (n->kind == IMPLIED)
+        return finish_implied(g, dir);
+    if ((n->uid != geteuid() || n->gid != getegid()) && fchown(dir, n->uid, n->gid) < 0 &&
+        (geteuid() == 0 || errno != EPERM))
+        return -errno;
+    if (fchmod(dir, n->mode) < 0 || futimens(dir, times) < 0)
+        return -errno;
     return 0;
+}
+
+int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes, struct zl_err *err)
+{
+    struct settling g = {
+        .s = s, .root = root, .lowers = lowers, .bytes = bytes, .path = "", .second = "", .err = err
+    };
+    int r = each(&g, COPY, COPY, copy_up);
+    r = r < 0 ? r : each(&g, OPAQUE, OPAQUE, hide_folder);
+    r = r < 0 ? r : each(&g, WHITEOUT, WHITEOUT, hide_path);
+    r = r < 0 ? r : each(&g, IMPLIED, FOLDER, finish_folder);
+    if (r == 0 || (err && err->code == r))
+        return r;
+    return zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : ZL_E_BAD_IMAGE, r,
+                         "settling whiteouts, links and times at '%s'", g.where);
 }

@@ -1,27 +1,38 @@
 /*
- * What a layer says that can be done only when all its entries are placed, whatever their order was: whiteouts hide
- * what the layers below show and never what this layer has; folders get their times. Thread: one at a time. Owns: the
- * lists, until _done. Fails: -errno.
+ * What a layer says that can be done only when all its entries are placed and the layers below are there: whiteouts
+ * hide what the layers below show and never what this layer has; hard links to files below bring a copy up; folders get
+ * owner, mode and times, those that the layer only implies from the layers below. It is noted in the order of the
+ * entries, in memory and, beyond a few hundred KiB, in a file.
+ * Thread: one at a time. Owns: the notes, until _done. Fails: -errno; ZL_E_BAD_IMAGE.
  */
 #pragma once
 
+#include "base/error.h"
 #include "base/str.h"
 #include "imagejob/lowers.h"
 
 #include <time.h>
 
 struct zl_settle {
-    struct zl_buf whiteouts, opaques; /* paths, each with its NUL */
-    struct zl_buf folders;            /* the same, with their times beside */
-    struct timespec *times;
-    size_t ntimes, cap;
+    int aside;          /* a folder of the caller's for what does not belong into the layer */
+    int file;           /* in it; 0: none yet (a settle that is all zero but `aside` is a new one) */
+    uint64_t file_size; /* what of the notes is in it; the rest is in `text` */
+    struct zl_buf text;
+    unsigned copies;
 };
 
-void zl_settle_done(struct zl_settle *s);
-void zl_settle_whiteout(struct zl_settle *s, const char *path);
-void zl_settle_opaque(struct zl_settle *s, const char *folder);
-/* The last time that is said for a folder counts. */
-void zl_settle_time(struct zl_settle *s, const char *folder, struct timespec mtime);
+/* While entries are placed, folders have this mode; the sticky bit marks those that no entry has named so far. */
+enum { ZL_SETTLE_FOLDER = 0700, ZL_SETTLE_IMPLIED = 01700 };
 
-/* *where is the path that a failure was at. */
-int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, const char **where) ZL_MUST;
+void zl_settle_done(struct zl_settle *s);
+int zl_settle_whiteout(struct zl_settle *s, const char *path) ZL_MUST;
+int zl_settle_opaque(struct zl_settle *s, const char *folder) ZL_MUST;
+int zl_settle_implied(struct zl_settle *s, const char *folder) ZL_MUST;
+/* The last one that is said of a folder counts. */
+int zl_settle_folder(struct zl_settle *s, const char *folder, const struct stat *st) ZL_MUST;
+/* `target` is in a layer below. Puts an empty file in its place (dir, name), to which links can be made already. */
+int zl_settle_copy(struct zl_settle *s, const char *target, const char *link, int dir, const char *name) ZL_MUST;
+
+/* *bytes grows by what was copied up. */
+int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes,
+              struct zl_err *err) ZL_MUST;

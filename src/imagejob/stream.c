@@ -5,11 +5,13 @@
 #include "base/fd.h"
 
 #include <isa-l/igzip_lib.h>
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
-enum { IN_SIZE = 128 << 10, OUT_SIZE = 256 << 10, ZSTD_WINDOW_LOG_MAX = 23 };
+enum { IN_SIZE = 128 << 10, ZSTD_WINDOW_LOG_MAX = 23 };
 /* A layer that grows more than this over its compressed size is refused, once it is past the first 64 MiB. */
 enum { RATIO_MAX = 1100 };
 
@@ -17,22 +19,24 @@ enum form { UNKNOWN, PLAIN, GZIP, ZSTD };
 
 struct zl_stream {
     int fd;
+    struct zl_feed *feed;
     enum form form;
     bool in_end, done;
-    struct zl_digest *raw, *plain;
+    struct zl_digest *raw, *plain; /* raw: NULL with a feed */
     struct inflate_state gzip;
     ZSTD_DStream *zstd;
     size_t zstd_more; /* what the decoder still expects; 0 between frames */
     size_t in_n, in_at;
     uint64_t in_total, out_total;
-    unsigned char in[IN_SIZE], out[OUT_SIZE];
+    unsigned char in[IN_SIZE];
 };
 
-struct zl_stream *zl_stream_new(int fd)
+struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed)
 {
     struct zl_stream *s = zl_xcalloc(1, sizeof *s);
     s->fd = fd;
-    s->raw = zl_digest_new();
+    s->feed = feed;
+    s->raw = feed ? NULL : zl_digest_new();
     s->plain = zl_digest_new();
     return s;
 }
@@ -52,14 +56,28 @@ static int fill(struct zl_stream *s, struct zl_err *err)
 {
     if (s->in_at < s->in_n || s->in_end)
         return 0;
-    ssize_t n = zl_read_full(s->fd, s->in, sizeof s->in);
-    if (n < 0)
-        return zl_fail(err, (int)n, "read a layer's blob");
+    int64_t there = s->feed ? zl_feed_wait(s->feed, s->in_total, err) : IN_SIZE;
+    if (there < 0)
+        return (int)there;
+    size_t n = 0, wanted = (size_t)ZL_MIN(there, (int64_t)IN_SIZE);
+    while (n < wanted) {
+        ssize_t r = pread(s->fd, s->in + n, wanted - n, (off_t)(s->in_total + n));
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return zl_fail(err, -errno, "read a layer's blob");
+        if (r == 0)
+            break;
+        n += (size_t)r;
+    }
+    if (s->feed && n < wanted) /* the writer began again and cut the file */
+        return zl_fail(err, ZL_E_CANCELLED, "the blob began again");
     s->in_at = 0;
-    s->in_n = (size_t)n;
-    s->in_total += (size_t)n;
-    s->in_end = (size_t)n < sizeof s->in;
-    zl_digest_add(s->raw, s->in, (size_t)n);
+    s->in_n = n;
+    s->in_total += n;
+    s->in_end = s->feed ? wanted == 0 : n < wanted;
+    if (s->raw)
+        zl_digest_add(s->raw, s->in, n);
     return 0;
 }
 
@@ -82,11 +100,11 @@ static int choose(struct zl_stream *s, struct zl_err *err)
     return 0;
 }
 
-static ssize_t read_gzip(struct zl_stream *s, struct zl_err *err)
+static ssize_t read_gzip(struct zl_stream *s, void *p, uint32_t size, struct zl_err *err)
 {
-    s->gzip.next_out = s->out;
-    s->gzip.avail_out = sizeof s->out;
-    while (s->gzip.avail_out == sizeof s->out) {
+    s->gzip.next_out = p;
+    s->gzip.avail_out = size;
+    while (s->gzip.avail_out == size) {
         int r = fill(s, err);
         if (r < 0)
             return r;
@@ -110,12 +128,12 @@ static ssize_t read_gzip(struct zl_stream *s, struct zl_err *err)
         if (r != ISAL_DECOMP_OK)
             return zl_fail(err, ZL_E_BAD_IMAGE, "a layer's gzip data is damaged (isa-l %d)", r);
     }
-    return (ssize_t)(sizeof s->out - s->gzip.avail_out);
+    return (ssize_t)(size - s->gzip.avail_out);
 }
 
-static ssize_t read_zstd(struct zl_stream *s, struct zl_err *err)
+static ssize_t read_zstd(struct zl_stream *s, void *p, size_t size, struct zl_err *err)
 {
-    ZSTD_outBuffer out = { s->out, sizeof s->out, 0 };
+    ZSTD_outBuffer out = { p, size, 0 };
     while (out.pos == 0) {
         int r = fill(s, err);
         if (r < 0)
@@ -124,6 +142,9 @@ static ssize_t read_zstd(struct zl_stream *s, struct zl_err *err)
             return s->zstd_more ? zl_fail(err, ZL_E_BAD_IMAGE, "a layer's zstd data ends too early") : 0;
         ZSTD_inBuffer in = { s->in, s->in_n, s->in_at };
         size_t more = ZSTD_decompressStream(s->zstd, &out, &in);
+        if (ZSTD_isError(more) && ZSTD_getErrorCode(more) == ZSTD_error_frameParameter_windowTooLarge)
+            return zl_fail(err, ZL_E_LIMIT, "a layer's zstd data needs a window of more than %d MiB of memory",
+                           1 << (ZSTD_WINDOW_LOG_MAX - 20));
         if (ZSTD_isError(more))
             return zl_fail(err, ZL_E_BAD_IMAGE, "a layer's zstd data is damaged: %s", ZSTD_getErrorName(more));
         s->in_at = in.pos;
@@ -132,29 +153,28 @@ static ssize_t read_zstd(struct zl_stream *s, struct zl_err *err)
     return (ssize_t)out.pos;
 }
 
-ssize_t zl_stream_read(struct zl_stream *s, const void **ret, struct zl_err *err)
+ssize_t zl_stream_read(struct zl_stream *s, void *p, size_t size, struct zl_err *err)
 {
     ssize_t n = s->form == UNKNOWN ? choose(s, err) : 0;
     if (n < 0 || s->done)
         return n;
-    *ret = s->out;
     if (s->form == GZIP) {
-        n = read_gzip(s, err);
+        n = read_gzip(s, p, (uint32_t)ZL_MIN(size, (size_t)UINT32_MAX), err);
     } else if (s->form == ZSTD) {
-        n = read_zstd(s, err);
+        n = read_zstd(s, p, size, err);
     } else {
         int r = fill(s, err);
         if (r < 0)
             return r;
-        *ret = s->in + s->in_at;
-        n = (ssize_t)(s->in_n - s->in_at);
-        s->in_at = s->in_n;
+        n = (ssize_t)ZL_MIN(size, s->in_n - s->in_at);
+        memcpy(p, s->in + s->in_at, (size_t)n);
+        s->in_at += (size_t)n;
     }
     if (n <= 0) {
         s->done = n == 0;
         return n;
     }
-    zl_digest_add(s->plain, *ret, (size_t)n);
+    zl_digest_add(s->plain, p, (size_t)n);
     s->out_total += (size_t)n;
     if (s->out_total > (64u << 20) && s->out_total / RATIO_MAX > s->in_total)
         return zl_fail(err, ZL_E_LIMIT, "a layer unpacks to more than %d times its size", RATIO_MAX);
@@ -163,19 +183,15 @@ ssize_t zl_stream_read(struct zl_stream *s, const void **ret, struct zl_err *err
 
 int zl_stream_finish(struct zl_stream *s, char blob[ZL_DIGEST_SIZE], char diff_id[ZL_DIGEST_SIZE], struct zl_err *err)
 {
-    const void *p;
-    ssize_t n;
-    while ((n = zl_stream_read(s, &p, err)) > 0) {
-    }
-    if (n < 0)
-        return (int)n;
     while (!s->in_end || s->in_at < s->in_n) { /* bytes behind the compressed stream still belong to the blob */
         s->in_at = s->in_n;
         int r = fill(s, err);
         if (r < 0)
             return r;
     }
-    zl_digest_finish(s->raw, blob);
+    blob[0] = 0;
+    if (s->raw)
+        zl_digest_finish(s->raw, blob);
     zl_digest_finish(s->plain, diff_id);
     return 0;
 }

@@ -1,21 +1,25 @@
 /*
  * A layer's bytes on their way from a blob to the tar reader: hashed as they are, decompressed (gzip by isa-l, zstd, or
- * none, told by their first bytes), hashed again. Thread: one at a time. Owns: the stream, not the descriptor.
- * Fails: ZL_E_BAD_IMAGE for damaged compression, ZL_E_LIMIT for a bomb.
+ * none, told by their first bytes), hashed again. A zstd frame may ask for a window of 8 MiB at most. Thread: one at a
+ * time. Owns: the stream, not the descriptor. Fails: ZL_E_BAD_IMAGE for damaged compression, ZL_E_LIMIT for a bomb or a
+ * window too great, ZL_E_CANCELLED when the feed failed.
  */
 #pragma once
 
 #include "base/error.h"
 #include "imagejob/digest.h"
+#include "imagejob/feed.h"
 
 #include <sys/types.h>
 
 struct zl_stream;
 
-struct zl_stream *zl_stream_new(int fd);
+/* Reads the file from its start on, whatever its position is. `feed`: somebody still writes it, and has its digest (so
+ * the blob is not hashed here); NULL: it is whole. */
+struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed);
 struct zl_stream *zl_stream_free(struct zl_stream *s);
-/* The next block, valid until the next call; 0 at the end. */
-ssize_t zl_stream_read(struct zl_stream *s, const void **ret, struct zl_err *err) ZL_MUST;
-/* Reads what is left and gives both digests. */
+/* At most `size` bytes into `p`; 0 at the end. */
+ssize_t zl_stream_read(struct zl_stream *s, void *p, size_t size, struct zl_err *err) ZL_MUST;
+/* Behind the end: reads what is left of the blob and gives both digests; blob is "" of a stream with a feed. */
 int zl_stream_finish(struct zl_stream *s, char blob[ZL_DIGEST_SIZE], char diff_id[ZL_DIGEST_SIZE],
                      struct zl_err *err) ZL_MUST;

@@ -2,7 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/fd.h"
-#include "oci/layer.h"
+#include "imagejob/place.h"
 
 #include <archive_entry.h>
 #include <fcntl.h>
@@ -14,308 +14,320 @@
 
 static const uint64_t entries_limit = 5000000, bytes_limit = UINT64_C(256) << 30;
 
+/* What an entry says of itself, checked. */
+struct entry {
+    struct archive *tar;
+    struct archive_entry *e;
+    const char *path, *name; /* below the root; its last part */
+    mode_t type, mode;
+    uid_t uid;
+    gid_t gid;
+    struct timespec mtime;
+    bool other_owner; /* than new files have */
+};
+
 static int fail(struct zl_err *err, int code, const char *path, const char *what)
 {
     if (code == -ENOSPC || code == -EDQUOT)
         return zl_fail(err, ZL_E_DISK_FULL, "%s of '%.200s': no space left on the disk", what, path);
-    return zl_fail_errno(err, ZL_E_BAD_IMAGE, code, "%s of '%.200s'", what, path);
+    zl_fail_errno(err, ZL_E_BAD_IMAGE, code, "%s of '%.200s'", what, path);
+    return code == -EINVAL && zl_streq(what, "setting the owner")
+               ? zl_hint(err, ZL_E_BAD_IMAGE, "this user namespace has no such user: see /etc/subuid and /etc/subgid")
+               : ZL_E_BAD_IMAGE;
 }
 
-static int open_part(int dir, const char *name)
+void zl_unpack_init(struct zl_unpack *u, int root, int aside)
 {
-    return zl_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    *u = (struct zl_unpack){
+        .root = root, .dir = -EBADF, .settle = { .aside = aside }, .uid = geteuid(), .gid = getegid()
+    };
 }
 
-/* A folder that the layer implies without having an entry for it looks as it does in the layers below. */
-static int make_implied(struct zl_unpack *u, int dir, const char *name, const char *path)
+void zl_unpack_done(struct zl_unpack *u)
 {
-    struct stat st;
-    if (mkdirat(dir, name, 0755) < 0)
-        return -errno;
-    zl_auto_close int made = open_part(dir, name);
-    if (made < 0)
-        return made;
-    zl_auto_close int lower = zl_lowers_open(&u->lowers, path, &st);
-    if (lower >= 0 && S_ISDIR(st.st_mode)) {
-        int r = zl_copy_attributes(lower, made);
-        if (r < 0)
-            return r;
-        zl_settle_time(&u->settle, path, st.st_mtim);
-    }
-    return ZL_TAKE_FD(made);
+    u->dir = zl_close(u->dir);
+    zl_settle_done(&u->settle);
 }
 
-/*
- * Opens the folder that holds `path`, making what is missing; *name points at the last part. A part of the path that is
- * not a folder (a link of an earlier entry) is replaced by one: an entry below a link is below what the layer means by
- * that name, and following it is how layers break out.
- */
-static int open_parent(struct zl_unpack *u, const char *path, const char **name)
-{
-    zl_auto_close int dir = fcntl(u->root, F_DUPFD_CLOEXEC, 3);
-    struct zl_str rest = zl_str(path);
-    for (;;) {
-        char part[256];
-        struct zl_str p = zl_str_cut(rest, '/', &rest);
-        if (!rest.p) {
-            *name = p.p;
-            return ZL_TAKE_FD(dir);
-        }
-        snprintf(part, sizeof part, "%.*s", ZL_STR_FMT(p));
-        int next = open_part(dir, part);
-        if (next == -ENOTDIR || next == -ELOOP) {
-            if (unlinkat(dir, part, 0) < 0)
-                return -errno;
-            next = -ENOENT;
-        }
-        if (next == -ENOENT) {
-            zl_auto_free char *so_far = zl_xstrndup(path, (size_t)(p.p + p.n - path));
-            next = make_implied(u, dir, part, so_far);
-        }
-        if (next < 0)
-            return next;
-        zl_close(dir);
-        dir = next;
-    }
-}
-
-/* An entry replaces what an earlier one of this layer left under its name, except that a folder keeps its content. */
-static int make_way(int dir, const char *name, bool folder)
-{
-    struct stat st;
-    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (folder && S_ISDIR(st.st_mode))
-        return 0;
-    return zl_remove_tree(dir, name);
-}
-
-static int write_data(struct zl_unpack *u, struct archive *tar, int fd, const char *path, struct zl_err *err)
+static int write_data(struct zl_unpack *u, const struct entry *n, int fd, struct zl_err *err)
 {
     const void *block;
-    size_t n;
-    la_int64_t offset, end = 0;
+    size_t size;
+    la_int64_t offset, end = 0, whole = archive_entry_size(n->e);
+    if (whole < 0 || (uint64_t)whole > bytes_limit)
+        return zl_fail(err, ZL_E_LIMIT, "'%.200s' is larger than 256 GiB", n->path);
     for (;;) {
-        int r = archive_read_data_block(tar, &block, &n, &offset);
+        int r = archive_read_data_block(n->tar, &block, &size, &offset);
         if (r == ARCHIVE_EOF)
             break;
         if (r < ARCHIVE_OK)
-            return zl_fail(err, ZL_E_BAD_IMAGE, "read '%.200s' from the layer: %.150s", path,
-                           archive_error_string(tar) ? archive_error_string(tar) : "damaged");
-        if (offset < 0 || (u->bytes += n) > bytes_limit)
+            return zl_fail(err, ZL_E_BAD_IMAGE, "read '%.200s' from the layer: %.150s", n->path,
+                           archive_error_string(n->tar) ? archive_error_string(n->tar) : "damaged");
+        if (offset < 0 || (u->bytes += size) > bytes_limit)
             return zl_fail(err, ZL_E_LIMIT, "the layer unpacks to more than 256 GiB");
-        for (size_t done = 0; done < n;) {
-            ssize_t w = pwrite(fd, (const char *)block + done, n - done, offset + (la_int64_t)done);
+        for (size_t done = 0; done < size;) {
+            ssize_t w = pwrite(fd, (const char *)block + done, size - done, offset + (la_int64_t)done);
             if (w < 0 && errno != EINTR)
-                return fail(err, -errno, path, "writing");
+                return fail(err, -errno, n->path, "writing");
             done += w > 0 ? (size_t)w : 0;
         }
-        end = offset + (la_int64_t)n;
+        end = offset + (la_int64_t)size;
     }
-    (void)end;
+    if (end < whole && ftruncate(fd, whole) < 0) /* a hole at the end */
+        return fail(err, -errno, n->path, "sizing the file");
     return 0;
 }
 
-static void set_xattrs(struct archive_entry *e, int fd)
+static bool dropped(struct zl_str name)
+{
+    return zl_str_starts(name, ZL_STR("trusted.")) || zl_str_starts(name, ZL_STR("user.overlay.")) ||
+           zl_str_is(name, "security.selinux");
+}
+
+/* Behind chown, which clears capabilities. What this file system or this user can't set is left out, as engines do. */
+static int set_xattrs(const struct entry *n, int fd, struct zl_err *err)
 {
     const char *name;
     const void *value;
     size_t size;
-    archive_entry_xattr_reset(e);
-    while (archive_entry_xattr_next(e, &name, &value, &size) == ARCHIVE_OK) {
-        struct zl_str n = zl_str(name);
-        if (zl_str_starts(n, ZL_STR("trusted.")) || zl_str_starts(n, ZL_STR("user.overlay.")))
+    archive_entry_xattr_reset(n->e);
+    while (archive_entry_xattr_next(n->e, &name, &value, &size) == ARCHIVE_OK) {
+        if (dropped(zl_str(name)) || fsetxattr(fd, name, value, size, 0) == 0)
             continue;
-        (void)fsetxattr(fd, name, value, size, 0); /* what this file system can't hold is left out, as engines do */
+        if (errno == ENOSPC || errno == EDQUOT)
+            return fail(err, -errno, n->path, "setting attributes");
     }
-}
-
-static int set_attributes(struct zl_unpack *u, int dir, const char *name, struct archive_entry *e, int fd,
-                          const char *path, struct zl_err *err)
-{
-    bool link = archive_entry_filetype(e) == AE_IFLNK;
-    uid_t uid = (uid_t)archive_entry_uid(e);
-    gid_t gid = (gid_t)archive_entry_gid(e);
-    struct timespec times[2] = { { 0, UTIME_OMIT }, { archive_entry_mtime(e), archive_entry_mtime_nsec(e) } };
-    if (fchownat(dir, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 && (geteuid() == 0 || errno != EPERM))
-        return fail(err, -errno, path, "setting the owner");
-    if (!link && fchmodat(dir, name, archive_entry_perm(e) & 07777, 0) < 0)
-        return fail(err, -errno, path, "setting the mode");
-    if (fd >= 0)
-        set_xattrs(e, fd); /* after chown, which clears capabilities */
-    if (archive_entry_filetype(e) == AE_IFDIR)
-        zl_settle_time(&u->settle, zl_streq(path, "/") ? "" : path,
-                       times[1]); /* what is placed in it changes it again */
-    else
-        (void)utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
     return 0;
 }
 
-/* The target of a hard link is in a layer below: the file comes up as a copy, as overlayfs would make it on a write. */
-static int copy_up(struct zl_unpack *u, const char *path, int dir, const char *name)
+static int set_owner(const struct entry *n, int dir, struct zl_err *err)
 {
-    struct stat st;
-    char self[40];
-    zl_auto_close int place = zl_lowers_open(&u->lowers, path, &st);
-    if (place < 0)
-        return place;
-    if (!S_ISREG(st.st_mode))
-        return -ENOENT;
-    snprintf(self, sizeof self, "/proc/self/fd/%d", place);
-    zl_auto_close int from = zl_openat(AT_FDCWD, self, O_RDONLY, 0);
-    if (from < 0)
-        return from;
-    zl_auto_close int copy = zl_openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-    if (copy < 0)
-        return copy;
-    u->bytes += (uint64_t)st.st_size;
-    for (off_t left = st.st_size; left > 0;) {
-        ssize_t n = copy_file_range(from, NULL, copy, NULL, (size_t)left, 0);
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        left -= n;
+    if (n->other_owner && fchownat(dir, n->name, n->uid, n->gid, AT_SYMLINK_NOFOLLOW) < 0 &&
+        (geteuid() == 0 || errno != EPERM))
+        return fail(err, -errno, n->path, "setting the owner");
+    return 0;
+}
+
+static int place_file(struct zl_unpack *u, const struct entry *n, struct zl_err *err)
+{
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+    zl_auto_close int fd = zl_openat(u->dir, n->name, flags, n->mode & 0777);
+    if (fd == -EEXIST) {
+        int r = zl_place_make_way(u->dir, n->name, false);
+        if (r < 0)
+            return fail(err, r, n->path, "replacing an earlier entry");
+        fd = zl_openat(u->dir, n->name, flags, n->mode & 0777);
     }
-    return zl_copy_attributes(from, copy);
+    if (fd < 0)
+        return fail(err, fd, n->path, "making the file");
+    struct timespec times[2] = { n->mtime, n->mtime };
+    int r = write_data(u, n, fd, err);
+    if (r == 0 && n->other_owner && fchown(fd, n->uid, n->gid) < 0 && (geteuid() == 0 || errno != EPERM))
+        return fail(err, -errno, n->path, "setting the owner");
+    if (r == 0 && (n->mode & 07000) && fchmod(fd, n->mode) < 0) /* writing and chown clear what is beyond 0777 */
+        return fail(err, -errno, n->path, "setting the mode");
+    if (r == 0 && archive_entry_xattr_count(n->e))
+        r = set_xattrs(n, fd, err);
+    if (r == 0 && futimens(fd, times) < 0)
+        return fail(err, -errno, n->path, "setting the time");
+    return r;
 }
 
-static int place_hardlink(struct zl_unpack *u, int dir, const char *name, const char *to, const char *path,
-                          struct zl_err *err)
+static int note_folder(struct zl_unpack *u, const struct entry *n, const char *path, struct zl_err *err)
 {
-    char target[ZL_OCI_PATH_SIZE];
-    const char *target_name;
-    if (zl_oci_layer_path(to, target) < 0 || !target[0])
-        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', outside the layer", path, to);
-    zl_auto_close int target_dir = open_parent(u, target, &target_name);
-    if (target_dir < 0)
-        return fail(err, target_dir, path, "finding the link target");
-    struct stat a, b;
-    if (fstatat(target_dir, target_name, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
-        fstatat(dir, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino)
-        return 0; /* onto itself */
-    int r = make_way(dir, name, false);
-    if (r == 0 && linkat(target_dir, target_name, dir, name, 0) < 0)
-        r = -errno;
-    if (r != -ENOENT)
-        return r < 0 ? fail(err, r, path, "making the hard link") : 0;
-    r = copy_up(u, target, target_dir, target_name);
-    if (r == -ENOENT)
-        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', which no layer has", path, to);
-    if (r == 0 && linkat(target_dir, target_name, dir, name, 0) < 0)
-        r = -errno;
-    return r < 0 ? fail(err, r, path, "copying up the link target") : 0;
+    struct stat st = { .st_mode = n->mode, .st_uid = n->uid, .st_gid = n->gid, .st_mtim = n->mtime };
+    int r = zl_settle_folder(&u->settle, path, &st);
+    return r < 0 ? fail(err, r, n->path, "noting the attributes") : 0;
 }
 
-static int place(struct zl_unpack *u, struct archive *tar, struct archive_entry *e, int dir, const char *name,
-                 const char *path, struct zl_err *err)
+/* The path of an entry as it is in the layer, with the links on the way followed. */
+static char *real_path(const struct zl_unpack *u, const char *name)
 {
-    mode_t type = archive_entry_filetype(e);
-    zl_auto_close int fd = -EBADF;
-    int r = make_way(dir, name, type == AE_IFDIR);
-    if (r < 0)
-        return fail(err, r, path, "replacing an earlier entry");
-    switch (type) {
-    case AE_IFREG:
-        fd = zl_openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-        if (fd < 0)
-            return fail(err, fd, path, "making the file");
-        r = write_data(u, tar, fd, path, err);
+    return zl_xasprintf("%s%s%s", u->at, u->at[0] ? "/" : "", name);
+}
+
+static int place_folder(struct zl_unpack *u, const struct entry *n, struct zl_err *err)
+{
+    if (mkdirat(u->dir, n->name, ZL_SETTLE_FOLDER) < 0) {
+        int r = errno == EEXIST ? zl_place_make_way(u->dir, n->name, true) : -errno;
+        if (r == 1) /* it keeps what is in it, and is implied no longer */
+            r = fchmodat(u->dir, n->name, ZL_SETTLE_FOLDER, 0) < 0 ? -errno : 0;
+        else if (r == 0)
+            r = mkdirat(u->dir, n->name, ZL_SETTLE_FOLDER) < 0 ? -errno : 0;
+        if (r < 0)
+            return fail(err, r, n->path, "making the folder");
+    }
+    if (archive_entry_xattr_count(n->e)) {
+        zl_auto_close int fd = zl_openat(u->dir, n->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+        int r = fd < 0 ? fail(err, fd, n->path, "opening the folder") : set_xattrs(n, fd, err);
         if (r < 0)
             return r;
-        if (archive_entry_size(e) > 0 && ftruncate(fd, archive_entry_size(e)) < 0) /* a hole at the end */
-            return fail(err, -errno, path, "sizing the file");
-        break;
+    }
+    zl_auto_free char *real = real_path(u, n->name);
+    return note_folder(u, n, real, err);
+}
+
+static int make_node(const struct entry *n, int dir)
+{
+    const char *target = archive_entry_symlink(n->e);
+    if (n->type == AE_IFLNK)
+        return !target ? -EINVAL : symlinkat(target, dir, n->name) < 0 ? -errno : 0;
+    dev_t dev = makedev((unsigned)archive_entry_rdevmajor(n->e), (unsigned)archive_entry_rdevminor(n->e));
+    return mknodat(dir, n->name, n->type | (n->mode & 0777), n->type == AE_IFIFO ? 0 : dev) < 0 ? -errno : 0;
+}
+
+static int place_node(struct zl_unpack *u, const struct entry *n, struct zl_err *err)
+{
+    int r = make_node(n, u->dir);
+    if (r == -EEXIST) {
+        r = zl_place_make_way(u->dir, n->name, false);
+        r = r < 0 ? r : make_node(n, u->dir);
+    }
+    /* Without the right to make devices (rootless) they are left out: /dev is the runtime's anyway. */
+    if (r == -EPERM && (n->type == AE_IFCHR || n->type == AE_IFBLK))
+        return 0;
+    if (r < 0)
+        return fail(err, r, n->path, n->type == AE_IFLNK ? "making the link" : "making the device");
+    struct timespec times[2] = { n->mtime, n->mtime };
+    r = set_owner(n, u->dir, err);
+    if (r == 0 && n->type != AE_IFLNK && (n->mode & 07000) && fchmodat(u->dir, n->name, n->mode, 0) < 0)
+        return fail(err, -errno, n->path, "setting the mode");
+    if (r == 0 && utimensat(u->dir, n->name, times, AT_SYMLINK_NOFOLLOW) < 0)
+        return fail(err, -errno, n->path, "setting the time");
+    return r;
+}
+
+static int place_hardlink(struct zl_unpack *u, const struct entry *n, const char *to, struct zl_err *err)
+{
+    char target[ZL_OCI_PATH_SIZE];
+    const char *target_name, *name;
+    if (zl_oci_layer_path(to, target) < 0 || !target[0])
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', outside the layer", n->path, to);
+    int r = zl_place_parent(u, target, &target_name);
+    zl_auto_free char *real_target = r < 0 ? NULL : real_path(u, target_name);
+    zl_auto_close int target_dir = r < 0 ? r : fcntl(u->dir, F_DUPFD_CLOEXEC, 3);
+    r = target_dir < 0 ? target_dir : zl_place_parent(u, n->path, &name);
+    if (r < 0)
+        return fail(err, r, n->path, "finding the link target");
+    struct stat a, b;
+    bool there = fstatat(target_dir, target_name, &a, AT_SYMLINK_NOFOLLOW) == 0;
+    if (there && fstatat(u->dir, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino)
+        return 0; /* onto itself */
+    if (there && S_ISDIR(a.st_mode))
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a hard link to '%.100s', which is a folder", n->path, to);
+    zl_auto_free char *real = real_path(u, name);
+    r = zl_place_make_way(u->dir, name, false);
+    if (r == 0 && !there) /* then it must be in a layer below */
+        r = zl_settle_copy(&u->settle, real_target, real, target_dir, target_name);
+    if (r == 0 && linkat(target_dir, target_name, u->dir, name, 0) < 0)
+        r = -errno;
+    return r < 0 ? fail(err, r, n->path, "making the hard link") : 0;
+}
+
+static int hide(struct zl_unpack *u, const struct entry *n, enum zl_oci_whiteout w, struct zl_err *err)
+{
+    zl_auto_free char *hidden = w == ZL_OCI_WHITEOUT ? real_path(u, n->name + 4) : NULL;
+    int r = 0;
+    if (w == ZL_OCI_MALFORMED)
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' is a whiteout of nothing", n->path);
+    if (w == ZL_OCI_OPAQUE)
+        r = zl_settle_opaque(&u->settle, u->at);
+    else if (w == ZL_OCI_WHITEOUT)
+        r = zl_settle_whiteout(&u->settle, hidden);
+    return r < 0 ? fail(err, r, n->path, "noting the whiteout") : 0;
+}
+
+static int read_entry(const struct zl_unpack *u, struct entry *n, struct zl_err *err)
+{
+    la_int64_t uid = archive_entry_uid(n->e), gid = archive_entry_gid(n->e);
+    if (uid < 0 || gid < 0 || uid >= UINT32_MAX || gid >= UINT32_MAX) /* -1 means "as it is" to chown */
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' belongs to nobody that there can be (%lld:%lld)", n->path,
+                       (long long)uid, (long long)gid);
+    long nsec = archive_entry_mtime_nsec(n->e);
+    n->uid = (uid_t)uid;
+    n->gid = (gid_t)gid;
+    n->other_owner = n->uid != u->uid || n->gid != u->gid;
+    n->type = archive_entry_filetype(n->e);
+    n->mode = archive_entry_perm(n->e) & 07777;
+    n->mtime = (struct timespec){ archive_entry_mtime(n->e), nsec < 0 || nsec > 999999999 ? 0 : nsec };
+    return 0;
+}
+
+static int place(struct zl_unpack *u, const struct entry *n, struct zl_err *err)
+{
+    switch (n->type) {
+    case AE_IFREG:
+        return place_file(u, n, err);
     case AE_IFDIR:
-        r = zl_mkdirat(dir, name, 0755);
-        fd = r < 0 ? r : open_part(dir, name);
-        if (fd < 0)
-            return fail(err, fd, path, "making the folder");
-        break;
+        return place_folder(u, n, err);
     case AE_IFLNK:
-        if (!archive_entry_symlink(e) || symlinkat(archive_entry_symlink(e), dir, name) < 0)
-            return fail(err, archive_entry_symlink(e) ? -errno : -EINVAL, path, "making the link");
-        break;
     case AE_IFCHR:
     case AE_IFBLK:
     case AE_IFIFO:
-        if (mknodat(dir, name, type | 0600,
-                    makedev((unsigned)archive_entry_rdevmajor(e), (unsigned)archive_entry_rdevminor(e))) < 0) {
-            /* Without the right to make devices (rootless) they are left out: /dev is the runtime's anyway. */
-            if (errno == EPERM && type != AE_IFIFO)
-                return 0;
-            return fail(err, -errno, path, "making the device");
-        }
-        break;
+        return place_node(u, n, err);
     default:
-        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' is of a kind that layers can't have", path);
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' is of a kind that layers can't have", n->path);
     }
-    return set_attributes(u, dir, name, e, fd, path, err);
 }
 
-static int hide(struct zl_unpack *u, enum zl_oci_whiteout w, const char *path, const char *name, struct zl_err *err)
+static int place_root(struct zl_unpack *u, const struct entry *n, struct zl_err *err)
 {
-    zl_auto_free char *folder = zl_xstrndup(path, name > path ? (size_t)(name - path) - 1 : 0);
-    zl_auto_free char *hidden = zl_xasprintf("%s%s%s", folder, *folder ? "/" : "", name + 4);
-    switch (w) {
-    case ZL_OCI_OPAQUE:
-        zl_settle_opaque(&u->settle, folder);
-        break;
-    case ZL_OCI_WHITEOUT:
-        zl_settle_whiteout(&u->settle, hidden);
-        break;
-    case ZL_OCI_MALFORMED:
-        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.200s' is a whiteout of nothing", path);
-    case ZL_OCI_AUFS:
-    case ZL_OCI_PLAIN:
-        break;
-    }
-    return 0;
+    if (n->type != AE_IFDIR)
+        return 0;
+    if (fchmod(u->root, ZL_SETTLE_FOLDER) < 0)
+        return fail(err, -errno, "/", "setting the mode");
+    int r = set_xattrs(n, u->root, err);
+    return r < 0 ? r : note_folder(u, n, "", err);
 }
 
-static int one_entry(struct zl_unpack *u, struct archive *tar, struct archive_entry *e, struct zl_err *err)
+static int one_entry(struct zl_unpack *u, struct entry *n, struct zl_err *err)
 {
     char path[ZL_OCI_PATH_SIZE];
-    const char *raw = archive_entry_pathname(e), *name;
+    const char *raw = archive_entry_pathname(n->e);
     if (!raw || zl_oci_layer_path(raw, path) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "an entry's path leaves the layer or is too long: '%.200s'",
                        raw ? raw : "");
     if (++u->entries > entries_limit)
         return zl_fail(err, ZL_E_LIMIT, "the layer has more than %llu entries", (unsigned long long)entries_limit);
+    n->path = path[0] ? path : "/";
+    int r = read_entry(u, n, err);
+    if (r < 0)
+        return r;
     if (!path[0])
-        return archive_entry_filetype(e) == AE_IFDIR ? set_attributes(u, u->root, ".", e, u->root, "/", err) : 0;
-    zl_auto_close int dir = open_parent(u, path, &name);
-    if (dir < 0)
-        return fail(err, dir, path, "making the folders above");
-    enum zl_oci_whiteout w = zl_oci_whiteout_of(name);
+        return place_root(u, n, err);
+    r = zl_place_parent(u, path, &n->name);
+    if (r < 0)
+        return fail(err, r, path, "making the folders above");
+    enum zl_oci_whiteout w = zl_oci_whiteout_of(n->name);
     if (w != ZL_OCI_PLAIN)
-        return hide(u, w, path, name, err);
-    const char *hard = archive_entry_hardlink(e);
-    return hard ? place_hardlink(u, dir, name, hard, path, err) : place(u, tar, e, dir, name, path, err);
+        return hide(u, n, w, err);
+    const char *hard = archive_entry_hardlink(n->e);
+    return hard ? place_hardlink(u, n, hard, err) : place(u, n, err);
 }
 
-static int every_entry(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
+int zl_unpack_place(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
 {
-    struct archive_entry *e;
+    struct entry n = { .tar = tar };
+    /* Layers need no entry for their root. */
+    if (fchmod(u->root, ZL_SETTLE_IMPLIED) < 0)
+        return fail(err, -errno, "/", "setting the mode");
+    int r = zl_settle_implied(&u->settle, "");
+    if (r < 0)
+        return fail(err, r, "/", "noting the root");
     for (;;) {
-        int r = archive_read_next_header(tar, &e);
+        r = archive_read_next_header(tar, &n.e);
         if (r == ARCHIVE_EOF)
             return 0;
         if (r < ARCHIVE_WARN)
             return zl_fail(err, ZL_E_BAD_IMAGE, "the layer is no tar archive: %.200s",
                            archive_error_string(tar) ? archive_error_string(tar) : "damaged");
-        r = one_entry(u, tar, e, err);
+        r = one_entry(u, &n, err);
         if (r < 0)
             return r;
     }
 }
 
-int zl_unpack(struct zl_unpack *u, struct archive *tar, struct zl_err *err)
+int zl_unpack_settle(struct zl_unpack *u, const struct zl_lowers *lowers, struct zl_err *err)
 {
-    const char *where = "";
-    int r = every_entry(u, tar, err);
-    if (r == 0) {
-        r = zl_settle(&u->settle, u->root, &u->lowers, &where);
-        r = r < 0 ? fail(err, r, where, "settling whiteouts and times") : 0;
-    }
-    zl_settle_done(&u->settle);
-    return r;
+    return zl_settle(&u->settle, u->root, lowers, &u->bytes, err);
 }

@@ -110,14 +110,20 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct zl_err err;
+    struct zl_err err = { 0 };
     char path[80];
     if (!base[0])
         prepare();
     make("root", NULL);
     snprintf(path, sizeof path, "%s/root", base);
-    const char *lowers[] = { lower };
-    struct zl_unpack u = { .root = zl_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0), .lowers = { lowers, 1 } };
+    make("aside", NULL);
+    int below = zl_openat(AT_FDCWD, lower, O_PATH | O_DIRECTORY, 0);
+    const struct zl_lowers lowers = { &below, 1 };
+    int root = zl_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    snprintf(path, sizeof path, "%s/aside", base);
+    int aside = zl_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    struct zl_unpack u;
+    zl_unpack_init(&u, root, aside);
     zl_auto_free uint8_t *copy = zl_xmalloc(size);
     if (size)
         memcpy(copy, data, size);
@@ -127,9 +133,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     archive_read_support_format_empty(tar);
     archive_read_set_options(tar, "hdrcharset=BINARY");
     if (archive_read_open_memory(tar, copy, size) >= ARCHIVE_WARN)
-        ZL_IGNORE(zl_unpack(&u, tar, &err));
+        if (zl_unpack_place(&u, tar, &err) == 0)
+            ZL_IGNORE(zl_unpack_settle(&u, &lowers, &err));
     archive_read_free(tar);
-    zl_close(u.root);
+    zl_unpack_done(&u);
+    zl_close(root);
+    zl_close(aside);
+    zl_close(below);
+    if (zl_remove_tree(AT_FDCWD, path) < 0)
+        abort();
     struct stat st;
     snprintf(path, sizeof path, "%s/root", base);
     if (count("") != 5 || count("victim") != 2 || count("lower") != 4 || count("lower/d") != 3 || lstat(path, &st) < 0)

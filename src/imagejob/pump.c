@@ -1,0 +1,132 @@
+#include "imagejob/pump.h"
+
+#include "base/alloc.h"
+#include "base/assert.h"
+
+#include <stdlib.h>
+
+enum { BLOCKS = 6, BLOCK_SIZE = 256 << 10 };
+
+struct block {
+    ssize_t n;
+    unsigned char p[BLOCK_SIZE];
+};
+
+/* made counts blocks that are filled, taken those that the taker is through with: a ring between two threads. */
+struct zl_pump {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct zl_stream *stream;
+    unsigned made, taken;
+    bool holds; /* the taker has the block `taken` */
+    bool stop, ended;
+    struct zl_err err; /* err.code != 0: how it ended */
+    char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE];
+    struct block block[BLOCKS];
+};
+
+static bool wait_for_room(struct zl_pump *p)
+{
+    pthread_mutex_lock(&p->lock);
+    while (p->made - p->taken == BLOCKS && !p->stop)
+        pthread_cond_wait(&p->changed, &p->lock);
+    bool go_on = !p->stop;
+    pthread_mutex_unlock(&p->lock);
+    return go_on;
+}
+
+static void *run(void *arg)
+{
+    struct zl_pump *p = arg;
+    ssize_t n = 1;
+    while (n > 0 && wait_for_room(p)) {
+        struct block *b = &p->block[p->made % BLOCKS]; /* only this thread changes `made` */
+        size_t have = 0;
+        /* Whole blocks, so that small pieces of the stream cost no hand-over each. */
+        while (have < sizeof b->p && (n = zl_stream_read(p->stream, b->p + have, sizeof b->p - have, &p->err)) > 0)
+            have += (size_t)n;
+        if (have && n >= 0) {
+            pthread_mutex_lock(&p->lock);
+            b->n = (ssize_t)have;
+            p->made++;
+            pthread_cond_signal(&p->changed);
+            pthread_mutex_unlock(&p->lock);
+        }
+    }
+    if (n == 0)
+        ZL_IGNORE(zl_stream_finish(p->stream, p->blob, p->diff_id, &p->err)); /* the error is kept */
+    pthread_mutex_lock(&p->lock);
+    p->ended = true;
+    pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+int zl_pump_new(int fd, struct zl_feed *feed, struct zl_pump **ret, struct zl_err *err)
+{
+    struct zl_pump *p = zl_xcalloc(1, sizeof *p);
+    p->stream = zl_stream_new(fd, feed);
+    zl_assert(pthread_mutex_init(&p->lock, NULL) == 0 && pthread_cond_init(&p->changed, NULL) == 0);
+    int e = pthread_create(&p->thread, NULL, run, p);
+    if (e) {
+        p->stream = zl_stream_free(p->stream);
+        free(p);
+        return zl_fail(err, -e, "start a thread");
+    }
+    *ret = p;
+    return 0;
+}
+
+struct zl_pump *zl_pump_free(struct zl_pump *p)
+{
+    if (!p)
+        return NULL;
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+    (void)pthread_join(p->thread, NULL);
+    pthread_cond_destroy(&p->changed);
+    pthread_mutex_destroy(&p->lock);
+    zl_stream_free(p->stream);
+    free(p);
+    return NULL;
+}
+
+ssize_t zl_pump_read(struct zl_pump *p, const void **ret, struct zl_err *err)
+{
+    pthread_mutex_lock(&p->lock);
+    if (p->holds) {
+        p->taken++;
+        p->holds = false;
+        pthread_cond_signal(&p->changed);
+    }
+    while (p->made == p->taken && !p->ended)
+        pthread_cond_wait(&p->changed, &p->lock);
+    ssize_t n = 0;
+    if (p->made != p->taken) {
+        const struct block *b = &p->block[p->taken % BLOCKS];
+        p->holds = true;
+        *ret = b->p;
+        n = b->n;
+    } else if (p->err.code) {
+        *err = p->err;
+        n = p->err.code;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return n;
+}
+
+int zl_pump_finish(struct zl_pump *p, char blob[ZL_DIGEST_SIZE], char diff_id[ZL_DIGEST_SIZE], struct zl_err *err)
+{
+    const void *block;
+    ssize_t n;
+    while ((n = zl_pump_read(p, &block, err)) > 0)
+        ;
+    if (n < 0)
+        return (int)n;
+    memcpy(blob, p->blob, ZL_DIGEST_SIZE);
+    memcpy(diff_id, p->diff_id, ZL_DIGEST_SIZE);
+    return 0;
+}
