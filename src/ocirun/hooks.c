@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,16 +46,12 @@ static int wait_for(pid_t pid, int64_t timeout_s, int *status)
 
 static int run(struct ocirun *r, const char *kind, unsigned i, const struct zl_oci_hook *h, int state)
 {
-    posix_spawn_file_actions_t files;
     pid_t pid;
     int status = 0;
     const char *const *argv = list_of(&r->arena, &h->args, h->path), *const *env = list_of(&r->arena, &h->env, NULL);
     if (lseek(state, 0, SEEK_SET) < 0)
         return zl_fail(&r->err, -errno, "hooks.%s[%u]: give it the state", kind, i);
-    posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_adddup2(&files, state, 0);
-    int e = -posix_spawn(&pid, h->path, &files, NULL, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
-    posix_spawn_file_actions_destroy(&files);
+    int e = zl_spawn(h->path, argv, env, state, -EBADF, &pid);
     if (e < 0)
         return zl_fail(&r->err, e, "hooks.%s[%u]: run %s", kind, i, h->path);
     e = wait_for(pid, h->timeout_s, &status);

@@ -2,11 +2,11 @@
 #include "ocirun/ocirun.h"
 
 #include "base/fd.h"
+#include "sys/process.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -198,7 +198,6 @@ static int run_ps(struct ocirun *r, struct zl_buf *ret)
 {
     unsigned n = r->o.command.n;
     const char **argv = zl_arena_alloc(&r->arena, (n + 3) * sizeof *argv);
-    posix_spawn_file_actions_t files;
     int status = 0;
     pid_t pid;
     argv[0] = "ps";
@@ -208,10 +207,7 @@ static int run_ps(struct ocirun *r, struct zl_buf *ret)
     zl_auto_close int out = memfd_create("ps", MFD_CLOEXEC);
     if (out < 0)
         return zl_fail(&r->err, -errno, "make a file in memory");
-    posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_adddup2(&files, out, 1);
-    int e = -posix_spawnp(&pid, "ps", &files, NULL, (char *const *)(uintptr_t)argv, environ);
-    posix_spawn_file_actions_destroy(&files);
+    int e = zl_spawn("ps", argv, (const char *const *)(uintptr_t)environ, -EBADF, out, &pid);
     if (e < 0)
         return zl_fail(&r->err, e, "run ps");
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {

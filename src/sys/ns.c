@@ -104,7 +104,16 @@ int zl_netns_unpin(const char *path)
     return unlink(path) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
-/* openat2 says that no mount and no magic link is on the way; without it, that what is there is procfs at all. */
+/* As far as the kernel says so (5.8); before it, being procfs must do. */
+static bool same_mount(int a, int b)
+{
+    struct statx x = { 0 }, y = { 0 };
+    if (statx(a, "", AT_EMPTY_PATH, STATX_MNT_ID, &x) < 0 || statx(b, "", AT_EMPTY_PATH, STATX_MNT_ID, &y) < 0)
+        return errno == ENOSYS;
+    return !(x.stx_mask & y.stx_mask & STATX_MNT_ID) || x.stx_mnt_id == y.stx_mnt_id;
+}
+
+/* openat2 says that no mount and no magic link is on the way; without it, what was opened is looked at. */
 static int open_proc(const char *path)
 {
     struct open_how how = { .flags = O_WRONLY | O_CLOEXEC,
@@ -122,7 +131,7 @@ static int open_proc(const char *path)
     zl_auto_close int fd = zl_openat(proc, path, O_WRONLY | O_NOFOLLOW, 0);
     if (fd < 0 || fstatfs(fd, &fs) < 0)
         return fd < 0 ? fd : -errno;
-    return fs.f_type == PROC_SUPER_MAGIC ? ZL_TAKE_FD(fd) : -EXDEV;
+    return fs.f_type == PROC_SUPER_MAGIC && same_mount(proc, fd) ? ZL_TAKE_FD(fd) : -EXDEV;
 }
 
 int zl_proc_write(const char *path, const char *value)

@@ -12,8 +12,8 @@
 
 /* An empty path is the folder itself. `flags` as open(2)'s, without O_CREAT. */
 int zl_open_beneath(int dir, const char *path, int flags) ZL_MUST;
-/* As if `dir` were the root: links are followed and stay inside, ".." ends there (openat2, RESOLVE_IN_ROOT). Where
- * there is no openat2: as zl_open_beneath, without links. */
+/* As if `dir` were the root: links are followed and stay inside, ".." ends there (openat2, RESOLVE_IN_ROOT; without it
+ * step by step, each folder on the way held). Links of procfs that are no text are refused. */
 int zl_open_in_root(int dir, const char *path, int flags) ZL_MUST;
 /* Such a path with O_PATH, making what is missing of it: folders with mode 0755 and, when `file`, an empty file at its
  * end. */

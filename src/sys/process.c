@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int read_proc(pid_t pid, const char *file, struct zl_buf *ret)
@@ -143,4 +145,49 @@ int zl_signal_number(struct zl_str name)
             return s;
     }
     return 0;
+}
+
+/* In a child; what could not be is written to `report`. */
+static ZL_NORETURN void become(const char *program, char *const *argv, char *const *env, int in, int out, int report)
+{
+    if ((in < 0 || dup2(in, 0) >= 0) && (out < 0 || dup2(out, 1) >= 0))
+        execvpe(program, argv, env);
+    int why = errno;
+    ZL_IGNORE(zl_write_full(report, &why, sizeof why));
+    _exit(127);
+}
+
+static int spawn_by_fork(const char *program, char *const *argv, char *const *env, int in, int out, pid_t *ret)
+{
+    int report[2], why;
+    if (pipe2(report, O_CLOEXEC) < 0)
+        return -errno;
+    pid_t pid = fork();
+    int e = pid < 0 ? -errno : 0;
+    if (pid == 0)
+        become(program, argv, env, in, out, report[1]);
+    zl_close(report[1]);
+    if (e == 0 && zl_read_full(report[0], &why, sizeof why) == (ssize_t)sizeof why) {
+        e = -why;
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    zl_close(report[0]);
+    if (e == 0)
+        *ret = pid;
+    return e;
+}
+
+int zl_spawn(const char *program, const char *const *argv, const char *const *env, int in, int out, pid_t *ret)
+{
+    posix_spawn_file_actions_t files;
+    char *const *v = (char *const *)(uintptr_t)argv, *const *e = (char *const *)(uintptr_t)env;
+    posix_spawn_file_actions_init(&files);
+    if (in >= 0)
+        posix_spawn_file_actions_adddup2(&files, in, 0);
+    if (out >= 0)
+        posix_spawn_file_actions_adddup2(&files, out, 1);
+    int r = -posix_spawnp(ret, program, &files, NULL, v, e);
+    posix_spawn_file_actions_destroy(&files);
+    return r == -EPERM ? spawn_by_fork(program, v, e, in, out, ret) : r;
 }

@@ -18,6 +18,10 @@ int zl_pidfd_open(pid_t pid) ZL_MUST;
 /* A process that is on its way out by SIGKILL, or gone: what /proc says of it. */
 bool zl_process_dying(pid_t pid);
 
+/* posix_spawnp(3) with these as standard input and output (-EBADF: ours), also under a filter that forbids clone3,
+ * which the C library then has no other way for. The caller waits for it. */
+int zl_spawn(const char *program, const char *const *argv, const char *const *env, int in, int out, pid_t *ret) ZL_MUST;
+
 /* "SIGQUIT", "quit", "3", "SIGRTMIN+4": 1..64; 0 when it is none. */
 int zl_signal_number(struct zl_str name);
 

@@ -10,11 +10,10 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from conftest import BUILD, SLOW, wait_for
+from conftest import SLOW, wait_for
 from test_oci import ZL_OCI, bundle, fields  # noqa: F401  pylint: disable=unused-import
 
 pytestmark = pytest.mark.usefixtures("bundle")
@@ -216,21 +215,3 @@ def test_groups(bundle):
     bundle.write("cat", "/proc/self/status")
     r = bundle("run", "one", extra_groups=[27, 4321])
     assert fields(r.stdout, "Groups") == [[]], r.stdout
-
-
-# Without openat2 a target below a link is refused; a sealed memfd refuses the write, not the opening; the C library's spawn
-# of hooks has no other way when clone3 is forbidden.
-NEEDS_NEW_CALLS = "not features and not podman and not life and not root_and and not links and not hooks and not bad_config"
-
-
-@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
-def test_without_the_newer_system_calls(bundle, error):
-    """The tests of test_oci.py, with openat2, clone3, close_range, pidfd_open and the mount API gone or forbidden."""
-    wrap = bundle.folder / "zl-oci"
-    wrap.write_text(f'#!/bin/sh\nexec {BUILD}/tests/programs/without {error} {BUILD}/src/ocirun/zl-oci "$@"\n')
-    wrap.chmod(0o755)
-    here = pathlib.Path(__file__).parent
-    r = subprocess.run([sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-k", NEEDS_NEW_CALLS,
-                        here / "test_oci.py"], env={**os.environ, "ZL_OCI_WRAP": str(wrap)}, text=True, timeout=240 * SLOW,
-                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    assert r.returncode == 0, r.stdout[-6000:]

@@ -201,7 +201,9 @@ int zl_setup_mounts(const struct zl_job *job, const struct zl_setup_places *p, c
     for (uint64_t i = 0; i < job->nmounts; i++) {
         int r = make_mount(&job->mounts[i], p->sources[i], p->root, g, zl_setup_is_new(job, CLONE_NEWCGROUP));
         if (r < 0)
-            return zl_setup_fail(err, r, "mount %s", job->mounts[i].target);
+            return zl_setup_fail(
+                err, r, r == -ENOSYS ? "mount %s: options for a whole tree need a kernel since 5.12" : "mount %s",
+                job->mounts[i].target);
     }
     return 0;
 }

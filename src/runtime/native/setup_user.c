@@ -1,12 +1,12 @@
 /* User and time namespaces, and what only the parent may do for them: writing the maps and mapping mounts. */
 #include "base/fd.h"
 #include "runtime/native/setup_parts.h"
+#include "sys/process.h"
 
 #include <fcntl.h>
 #include <grp.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -112,21 +112,22 @@ static int write_proc(pid_t pid, const char *file, const char *text)
 /* newuidmap PID container host size …: the program has the rights that /etc/subuid gives an ordinary user. */
 static int map_by_program(const char *program, pid_t pid, const char *map)
 {
-    char text[4096], number[16], *argv[256], *save = NULL;
+    char text[4096], number[16], *save = NULL;
+    const char *argv[256];
     int n = 0, status;
     pid_t child;
     if (strlen(map) >= sizeof text)
         return -E2BIG;
     snprintf(text, sizeof text, "%s", map);
     snprintf(number, sizeof number, "%d", (int)pid);
-    argv[n++] = (char *)(uintptr_t)program;
+    argv[n++] = program;
     argv[n++] = number;
     for (char *word = strtok_r(text, " \n", &save); word && n < 255; word = strtok_r(NULL, " \n", &save))
         argv[n++] = word;
     argv[n] = NULL;
-    int e = posix_spawnp(&child, program, NULL, NULL, argv, environ);
-    if (e)
-        return -e;
+    int e = zl_spawn(program, argv, (const char *const *)(uintptr_t)environ, -EBADF, -EBADF, &child);
+    if (e < 0)
+        return e;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
@@ -181,6 +182,11 @@ static int make_user_namespace(const char *uids, const char *gids, struct zl_set
     return r;
 }
 
+static const char *needs_mount_api(int why)
+{
+    return why == ENOSYS ? ", for which a kernel since 5.12 is needed" : "";
+}
+
 /* What is mounted is a copy of the source's mount in which owners are mapped; only who has rights over the file system
  * may make it. */
 static int map_tree(const struct zl_job_mount *m, pid_t pid, struct zl_setup_error *err)
@@ -195,7 +201,7 @@ static int map_tree(const struct zl_job_mount *m, pid_t pid, struct zl_setup_err
     zl_auto_close int tree =
         (int)syscall(SYS_open_tree, AT_FDCWD, m->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | below);
     if (tree < 0)
-        return zl_setup_fail(err, -errno, "open %.80s to map its owners", m->source);
+        return zl_setup_fail(err, -errno, "open %.80s to map its owners%s", m->source, needs_mount_api(errno));
     struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user };
     if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | (m->idmap & MS_REC ? AT_RECURSIVE : 0), &attr,
                 sizeof attr) < 0)

@@ -1,6 +1,6 @@
 /*
- * Runs a test's body in a child with system calls switched off (ENOSYS), so that fallbacks are tested on any kernel.
- * The body returns 0, or the line that went wrong. Thread: single-threaded tests.
+ * Runs a test's body in a child with system calls switched off (each then gives `error`), so that fallbacks are tested
+ * on any kernel. The body returns 0, or the line that went wrong. Thread: single-threaded tests.
  */
 #pragma once
 
@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static inline int blocked_run(int (*body)(void), const long *calls, size_t n)
+static inline int blocked_run(int (*body)(void), const long *calls, size_t n, unsigned error)
 {
     pid_t pid = fork();
     if (pid == 0) {
@@ -21,7 +21,7 @@ static inline int blocked_run(int (*body)(void), const long *calls, size_t n)
         code[len++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
         for (size_t i = 0; i < n && i < 8; i++) {
             code[len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1);
-            code[len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+            code[len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error);
         }
         code[len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
         struct sock_fprog program = { len, code };

@@ -2,9 +2,11 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "blocked.h"
 #include "sys/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
@@ -137,12 +139,39 @@ static void signals_have_names(void **state)
             fail_msg("'%s' is %d", cases[i].name, zl_signal_number(zl_str(cases[i].name)));
 }
 
+static int by_spawn(void)
+{
+    static const char *const cat[] = { "cat", NULL }, *const env[] = { NULL }, *const none[] = { "zl-none", NULL };
+    int in[2], out[2], status;
+    char text[8] = "";
+    pid_t pid = 0, unchanged = 0;
+    if (pipe(in) < 0 || pipe(out) < 0 || fcntl(in[1], F_SETFD, FD_CLOEXEC) < 0 || write(in[1], "fed", 3) != 3)
+        return 1;
+    if (zl_spawn("cat", cat, env, in[0], out[1], &pid) < 0)
+        return 2;
+    close(in[1]);
+    if (waitpid(pid, &status, 0) != pid || status != 0 || read(out[0], text, sizeof text - 1) != 3)
+        return 3;
+    if (strcmp(text, "fed") != 0 || zl_spawn("/none", none, env, -EBADF, -EBADF, &unchanged) != -ENOENT)
+        return 4;
+    return waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD ? 0 : 5;
+}
+
+static void programs_are_run_without_clone3_too(void **state)
+{
+    static const long calls[] = { SYS_clone3 };
+    (void)state;
+    assert_int_equal(by_spawn(), 0);
+    assert_int_equal(blocked_run(by_spawn, calls, 1, EPERM), 0);
+    assert_int_equal(blocked_run(by_spawn, calls, 1, ENOSYS), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(starts_are_told_apart),    cmocka_unit_test(a_boot_has_an_id),
         cmocka_unit_test(the_dying_are_recognised), cmocka_unit_test(capabilities_are_limited),
-        cmocka_unit_test(signals_have_names),
+        cmocka_unit_test(signals_have_names),       cmocka_unit_test(programs_are_run_without_clone3_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
