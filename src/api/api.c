@@ -151,8 +151,16 @@ static const api_handler handlers[ZL_H_COUNT] = {
     [ZL_H_IMAGE_LIST] = api_image_list,
     [ZL_H_IMAGE_GET] = api_image_get,
     [ZL_H_IMAGE_DELETE] = api_image_delete,
-    [ZL_H_IMAGE_PULL] = api_image_pull,
-    [ZL_H_IMAGE_IMPORT] = api_image_import,
+    [ZL_H_IMAGE_PULL] = api_image_work,
+    [ZL_H_IMAGE_IMPORT] = api_image_work,
+    [ZL_H_IMAGE_LOAD] = api_image_work,
+    [ZL_H_IMAGE_SAVE] = api_image_work,
+    [ZL_H_IMAGE_TAG] = api_image_work,
+    [ZL_H_IMAGE_PRUNE] = api_image_work,
+    [ZL_H_IMAGE_FSCK] = api_image_work,
+    [ZL_H_IMAGE_DIFF] = api_image_work,
+    [ZL_H_IMAGE_HISTORY] = api_image_history,
+    [ZL_H_IMAGE_DF] = api_image_df,
 };
 
 /* Root, and the data dir's owner; the socket's mode lets its group connect, which gets it no right by itself. */

@@ -47,5 +47,6 @@ void api_deployment_exec(struct api_request *q);
 void api_image_list(struct api_request *q);
 void api_image_get(struct api_request *q);
 void api_image_delete(struct api_request *q);
-void api_image_pull(struct api_request *q);
-void api_image_import(struct api_request *q);
+void api_image_work(struct api_request *q);
+void api_image_history(struct api_request *q);
+void api_image_df(struct api_request *q);

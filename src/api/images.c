@@ -116,12 +116,18 @@ static void run_job(struct api_request *q, const struct zl_image_request *reques
     zl_http_reply_begin(q->x, 200, "application/x-ndjson");
 }
 
-void api_image_pull(struct api_request *q)
+/* The route's body says what to do. */
+void api_image_work(struct api_request *q)
 {
     run_job(q, q->body);
 }
 
-void api_image_import(struct api_request *q)
+void api_image_history(struct api_request *q)
 {
-    run_job(q, q->body);
+    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_HISTORY, .reference = q->param });
+}
+
+void api_image_df(struct api_request *q)
+{
+    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_DF });
 }

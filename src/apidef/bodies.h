@@ -7,7 +7,21 @@
 
 #include "spec/spec.h"
 
-enum zl_body { ZL_BODY_NONE, ZL_BODY_DEPLOY, ZL_BODY_STOP, ZL_BODY_EXEC, ZL_BODY_PULL, ZL_BODY_IMPORT, ZL_BODY_COUNT };
+enum zl_body {
+    ZL_BODY_NONE,
+    ZL_BODY_DEPLOY,
+    ZL_BODY_STOP,
+    ZL_BODY_EXEC,
+    ZL_BODY_PULL,
+    ZL_BODY_IMPORT,
+    ZL_BODY_LOAD,
+    ZL_BODY_SAVE,
+    ZL_BODY_TAG,
+    ZL_BODY_PRUNE,
+    ZL_BODY_FSCK,
+    ZL_BODY_DIFF,
+    ZL_BODY_COUNT
+};
 
 struct zl_deploy_request {
     const char *spec, *file, *owner; /* the document's text, where it is from; owner: 32 hex digits or NULL */
@@ -26,7 +40,21 @@ struct zl_exec_request {
     struct zl_strings command;
 };
 
-enum zl_image_verb { ZL_IMAGE_PULL, ZL_IMAGE_IMPORT, ZL_IMAGE_REMOVE };
+enum zl_image_verb {
+    ZL_IMAGE_PULL,
+    ZL_IMAGE_IMPORT,
+    ZL_IMAGE_REMOVE,
+    ZL_IMAGE_LOAD,
+    ZL_IMAGE_SAVE,
+    ZL_IMAGE_TAG,
+    ZL_IMAGE_HISTORY,
+    ZL_IMAGE_PRUNE,
+    ZL_IMAGE_FSCK,
+    ZL_IMAGE_DIFF,
+    ZL_IMAGE_DF,
+};
+
+enum zl_archive_format { ZL_ARCHIVE_OCI, ZL_ARCHIVE_DOCKER };
 
 struct zl_image_request {
     int verb;
@@ -40,10 +68,24 @@ struct zl_image_request {
     const char *workdir, *user;
     /* of remove */
     bool force;
+    /* of load: source, and reference as the name of an archive's one image. Of save, and of tag (target: a name) */
+    struct zl_strings references;
+    const char *target; /* absolute path of the archive; NULL: descriptor 3 of the job */
+    int format;         /* enum zl_archive_format */
+    bool gzip;
+    /* of prune; filters: "until=24h", "label=key", "label=key=value" */
+    bool all, dry_run;
+    struct zl_strings filters;
+    /* of fsck; quick: layers are not compared with their blobs */
+    bool repair, quick;
+    /* of diff: the image that `reference` is compared with */
+    const char *other;
 };
 
 extern const struct zl_type *const zl_body_types[ZL_BODY_COUNT]; /* of ZL_BODY_NONE: NULL */
-extern const struct zl_type zl_type_image_request;               /* all of it, as zl-image takes it */
+/* A filter of prune: the time before which an image came (0: this one says none), or a label (else NULL). */
+int zl_prune_filter(const char *text, uint64_t now_ms, int64_t *before_ms, const char **label) ZL_MUST;
+extern const struct zl_type zl_type_image_request; /* all of it, as zl-image takes it */
 
 /* Decodes JSON; no text is an empty map. ZL_E_INVALID with the first problem's hint; d keeps them all. */
 int zl_body_decode(struct zl_decoder *d, const struct zl_type *type, struct zl_str text, void **ret,

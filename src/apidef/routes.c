@@ -19,6 +19,14 @@ const struct zl_route zl_routes[ZL_H_COUNT] = {
     { "DELETE", "/api/v1/images/{reference}", ZL_PERM_WRITE, 0, ZL_BODY_NONE, ZL_H_IMAGE_DELETE, "remove one" },
     { "POST", "/api/v1/images/pull", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_PULL, ZL_H_IMAGE_PULL, "fetch one" },
     { "POST", "/api/v1/images/import", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_IMPORT, ZL_H_IMAGE_IMPORT, "make one of a root filesystem" },
+    { "POST", "/api/v1/images/load", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_LOAD, ZL_H_IMAGE_LOAD, "take the images of an archive" },
+    { "POST", "/api/v1/images/save", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_SAVE, ZL_H_IMAGE_SAVE, "write images into an archive" },
+    { "POST", "/api/v1/images/tag", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_TAG, ZL_H_IMAGE_TAG, "give one another name" },
+    { "POST", "/api/v1/images/prune", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_PRUNE, ZL_H_IMAGE_PRUNE, "remove what is not needed" },
+    { "POST", "/api/v1/images/fsck", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_FSCK, ZL_H_IMAGE_FSCK, "check every digest and layer" },
+    { "POST", "/api/v1/images/diff", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_DIFF, ZL_H_IMAGE_DIFF, "how the files of two differ" },
+    { "GET", "/api/v1/images/{reference}/history", ZL_PERM_READ, ZL_ROUTE_STREAM, ZL_BODY_NONE, ZL_H_IMAGE_HISTORY, "how one was made" },
+    { "GET", "/api/v1/usage/images", ZL_PERM_READ, ZL_ROUTE_STREAM, ZL_BODY_NONE, ZL_H_IMAGE_DF, "what images take on the disk" },
 };
 /* clang-format on */
 

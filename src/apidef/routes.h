@@ -24,6 +24,14 @@ enum zl_handler {
     ZL_H_IMAGE_DELETE,
     ZL_H_IMAGE_PULL,
     ZL_H_IMAGE_IMPORT,
+    ZL_H_IMAGE_LOAD,
+    ZL_H_IMAGE_SAVE,
+    ZL_H_IMAGE_TAG,
+    ZL_H_IMAGE_PRUNE,
+    ZL_H_IMAGE_FSCK,
+    ZL_H_IMAGE_DIFF,
+    ZL_H_IMAGE_HISTORY,
+    ZL_H_IMAGE_DF,
     ZL_H_COUNT
 };
 

@@ -152,9 +152,13 @@ static int each_record(const struct zl_store *s, struct zl_arena *arena,
         if (e->d_name[0] == '.')
             continue;
         snprintf(file, sizeof file, "refs/%s", e->d_name);
-        int got = read_record(s, arena, file, &record, NULL);
+        struct zl_err why = { 0 };
+        int got = read_record(s, arena, file, &record, &why);
         if (got == 0)
             r = fn(arg, record);
+        else if (got != ZL_E_BAD_IMAGE && got != -ENOENT &&
+                 got != -EFBIG) /* else it may be good, and name what is needed */
+            r = zl_wrap(&why, got, "list the images"), *err = why;
     }
     closedir(d);
     return r;
@@ -209,6 +213,27 @@ int zl_store_put(const struct zl_store *s, const struct zl_image_record *record,
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep the image record of %.200s",
                                  record->reference)
                  : 0;
+}
+
+int zl_store_tag(const struct zl_store *s, const char *source, const char *target, struct zl_err *err)
+{
+    struct zl_arena arena;
+    struct zl_image_record *record;
+    struct zl_reference ref;
+    char text[ZL_REFERENCE_TEXT_SIZE];
+    const char *why;
+    if (zl_reference_parse(zl_str(target), &ref, &why) < 0 || ref.digest[0])
+        return zl_fail(err, ZL_E_INVALID, "'%.100s' is no name for an image: %s", target,
+                       ref.digest[0] ? "it has a digest" : why);
+    zl_arena_init(&arena);
+    zl_auto_close int lock = zl_store_lock(s, false); /* no collector between reading and writing */
+    int r = lock < 0 ? zl_fail(err, lock, "lock the image store") : zl_store_find(s, &arena, source, &record, err);
+    if (r == 0) {
+        record->reference = zl_reference_print(&ref, text);
+        r = zl_store_put(s, record, err);
+    }
+    zl_arena_done(&arena);
+    return r;
 }
 
 char *zl_store_layer_path(const struct zl_store *s, const char *chain_id, char ret[ZL_LAYER_PATH_SIZE])

@@ -46,6 +46,20 @@ int zl_store_put(const struct zl_store *s, const struct zl_image_record *r, stru
 int zl_store_remove(const struct zl_store *s, const char *reference, bool force, uint64_t *freed_bytes,
                     struct zl_err *err) ZL_MUST;
 int zl_store_collect(const struct zl_store *s, uint64_t *freed_bytes, struct zl_err *err) ZL_MUST;
+/* Another name for an image that is here; what the name named before loses it. */
+int zl_store_tag(const struct zl_store *s, const char *source, const char *target, struct zl_err *err) ZL_MUST;
+
+/* Removes what no image needs; with `all` first the images that no container uses and that the rest asks for. */
+struct zl_prune {
+    bool all, dry_run;        /* dry_run: only tells */
+    int64_t before_ms;        /* only images that came before; 0: any */
+    struct zl_strings labels; /* only those that have each: "key" or "key=value" */
+    /* Told of each thing that goes: "image", "blob" or "layer"; may be NULL. */
+    void (*gone)(void *arg, const char *kind, const char *name, uint64_t bytes);
+    void *arg;
+    uint64_t freed; /* bytes on the disk */
+};
+int zl_store_prune(const struct zl_store *s, struct zl_prune *p, struct zl_err *err) ZL_MUST;
 
 /* The absolute path of an unpacked layer; returns ret. */
 enum { ZL_LAYER_PATH_SIZE = 4096 + 80 };
@@ -56,6 +70,24 @@ bool zl_store_has_layer(const struct zl_store *s, const char *chain_id);
 int zl_store_lease(const struct zl_store *s, const char *holder, const struct zl_strings *chain_ids,
                    struct zl_err *err) ZL_MUST;
 void zl_store_release(const struct zl_store *s, const char *holder);
+
+/* The bytes that a file or folder takes on the disk, hard links counted once. -errno. */
+int zl_tree_bytes(int dir, const char *name, uint64_t *ret) ZL_MUST;
+
+/* What the store holds, in bytes on the disk. */
+struct zl_usage {
+    uint64_t blobs, blob_bytes, layers, layer_bytes;
+    uint64_t reclaimable_bytes; /* of both: what no image, container or job needs */
+    uint64_t staging_bytes;     /* of jobs at work */
+};
+struct zl_image_usage {
+    const struct zl_image_record *record;
+    uint64_t bytes, unique_bytes; /* of its blobs and layers; of those that no other image has */
+    bool in_use;                  /* by a container */
+};
+/* Calls fn with each image, by name. */
+int zl_store_usage(const struct zl_store *s, struct zl_arena *arena, struct zl_usage *ret,
+                   void (*fn)(void *arg, const struct zl_image_usage *u), void *arg, struct zl_err *err) ZL_MUST;
 
 /* The store's lock: shared while layers are looked up and leased or added, alone to collect. -errno or a descriptor. */
 int zl_store_lock(const struct zl_store *s, bool alone) ZL_MUST;
