@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "proxyd/control_priv.h"
+#include "sys/idmap.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -51,7 +52,11 @@ static int give_up_rights(void)
         for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
             if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EPERM)
                 return -errno;
-        if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0)
+        /* In a user namespace of the own id alone there is nobody else to be, and groups can't be given up: what is
+         * left is that user, without a capability. */
+        bool others = zl_idmap_has("uid_map", NOBODY) && zl_idmap_has("gid_map", NOBODY);
+        if ((others || !zl_idmap_inside()) &&
+            (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0))
             return -errno;
     }
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };

@@ -66,6 +66,9 @@ const char *zl_controller_name(enum zl_controller c);
 int zl_cgroup_find(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 /* With the devices', and `more`: 1 << zl_controller. */
 int zl_cgroup_find_all(const char *parent, const char *id, uint32_t more, struct zl_cgroup *ret) ZL_MUST;
+/* The topmost group that belongs to the calling user, on the way to the own one, as a parent for those above; -ENOENT:
+ * none does. In the v2 tree, or on a machine without one in the first hierarchy of v1. */
+int zl_cgroup_delegated(char ret[200]) ZL_MUST;
 int zl_cgroup_create(const struct zl_cgroup *g, const struct zl_cgroup_limits *limits) ZL_MUST;
 /* Processor time in each period as it is; *quota_us -1: any. */
 int zl_cgroup_quota(const struct zl_cgroup *g, int64_t *quota_us, uint64_t *period_us) ZL_MUST;

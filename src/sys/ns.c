@@ -162,3 +162,16 @@ int zl_sysctl_read(const char *name, char *ret, unsigned size)
     ret[strcspn(ret, "\n")] = 0;
     return 0;
 }
+
+const struct zl_sysctl zl_node_sysctls[] = {
+    { "net/ipv4/ip_forward", "1", false },
+    /* `all` holds for every link, also for one whose shim was killed before it set its own. */
+    { "net/ipv4/conf/all/rp_filter", "1", false },
+    { "net/ipv4/conf/all/send_redirects", "0", false },
+    { "net/ipv4/conf/default/send_redirects", "0", false },
+    { "net/ipv4/conf/all/accept_redirects", "0", false },
+    /* No link-local addresses on a thousand links while replicas have IPv4 only; absent without IPv6. */
+    { "net/ipv6/conf/all/disable_ipv6", "1", true },
+    { "net/ipv6/conf/default/disable_ipv6", "1", true },
+    { NULL, NULL, false },
+};

@@ -6,6 +6,8 @@
 
 #include "base/macros.h"
 
+#include <stdbool.h>
+
 /* Makes a namespace (lo up) and pins it by a bind mount on `path` (made when missing). */
 int zl_netns_make(const char *path) ZL_MUST;
 /* The descriptor of a pinned namespace; -ENOENT when there is none, also when the file is there and is no namespace. */
@@ -23,3 +25,11 @@ int zl_proc_write(const char *path, const char *value) ZL_MUST;
 int zl_sysctl_write(const char *name, const char *value) ZL_MUST;
 /* Reads one; at most size - 1 bytes, without the newline. */
 int zl_sysctl_read(const char *name, char *ret, unsigned size) ZL_MUST;
+
+/* What holds in a namespace that leads packets between replicas; up to a name of NULL. Optional: of what a kernel may
+ * be built without. */
+struct zl_sysctl {
+    const char *name, *value;
+    bool optional;
+};
+extern const struct zl_sysctl zl_node_sysctls[];

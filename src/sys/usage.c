@@ -102,6 +102,10 @@ static uint64_t first_number(struct zl_str s, uint64_t otherwise)
 
 int zl_usage_find_group(const char *parent, const char *id, struct zl_cgroup *ret)
 {
+    if (!parent[0]) {
+        *ret = (struct zl_cgroup){ 0 };
+        return 0;
+    }
     int r = zl_cgroup_find_all(parent, id, UINT32_C(1) << ZL_CONTROLLER_BLKIO, ret);
     if (r == 0)
         ret->dir[ZL_CONTROLLER_DEVICES][0] = 0;

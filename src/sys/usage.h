@@ -15,7 +15,7 @@ struct zl_usage {
     uint64_t pids_limit;                 /* UINT64_MAX: none */
 };
 
-/* zl_cgroup_find, with the group in which v1 counts block devices. */
+/* zl_cgroup_find, with the group in which v1 counts block devices. A parent "": there are no groups, and none is it. */
 int zl_usage_find_group(const char *parent, const char *id, struct zl_cgroup *ret) ZL_MUST;
 /* `pid` is a process of the group, whose network is looked at. */
 void zl_usage_read(const struct zl_cgroup *g, pid_t pid, struct zl_usage *ret);

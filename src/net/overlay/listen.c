@@ -8,16 +8,25 @@
 #include <unistd.h>
 
 struct listener {
-    const struct in_addr *addr; /* NULL: all addresses of both families */
+    const struct zl_inside *inside; /* the socket is one of that network; NULL: of the calling thread's */
+    const struct in_addr *addr;     /* NULL: all addresses of both families */
     uint16_t port;
     int fd;
 };
 
-static int listen_at(int family, const struct sockaddr *sa, socklen_t n)
+static int make_socket(const struct zl_inside *inside, int family)
 {
-    zl_auto_close int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (inside) /* wherever it is bound from, its addresses are those of where it was made */
+        return zl_inside_socket(inside, family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+static int listen_at(const struct zl_inside *inside, int family, const struct sockaddr *sa, socklen_t n)
+{
+    zl_auto_close int fd = make_socket(inside, family);
     if (fd < 0)
-        return -errno;
+        return fd;
     /* REUSEADDR only lets us take a port whose old connections are still in TIME_WAIT. */
     int on = 1, off = 0;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
@@ -35,13 +44,13 @@ static int make_listener(void *arg)
     l->fd = -EAFNOSUPPORT;
     if (!l->addr) {
         struct sockaddr_in6 any = { .sin6_family = AF_INET6, .sin6_port = htons(l->port), .sin6_addr = in6addr_any };
-        l->fd = listen_at(AF_INET6, (const struct sockaddr *)&any, sizeof any);
+        l->fd = listen_at(l->inside, AF_INET6, (const struct sockaddr *)&any, sizeof any);
     }
     /* A host without IPv6, built in or switched off, says one of these. */
     if (l->addr || l->fd == -EAFNOSUPPORT || l->fd == -EADDRNOTAVAIL) {
         struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(l->port) };
         sa.sin_addr = l->addr ? *l->addr : (struct in_addr){ htonl(INADDR_ANY) };
-        l->fd = listen_at(AF_INET, (const struct sockaddr *)&sa, sizeof sa);
+        l->fd = listen_at(l->inside, AF_INET, (const struct sockaddr *)&sa, sizeof sa);
     }
     return l->fd < 0 ? l->fd : 0;
 }
@@ -49,8 +58,9 @@ static int make_listener(void *arg)
 int zl_node_net_listen(const struct zl_node_net *nn, enum zl_net_side side, const struct in_addr *addr, uint16_t port,
                        struct zl_err *err)
 {
-    struct listener l = { addr, port, -EBADF };
-    int r = side == ZL_NET_INSIDE ? zl_netns_run(zl_node_net_fd(nn), make_listener, &l) : make_listener(&l);
+    struct listener l = { side == ZL_NET_INSIDE ? zl_node_net_inside(nn) : NULL, addr, port, -EBADF };
+    int r =
+        side == ZL_NET_INSIDE && !l.inside ? zl_netns_run(zl_node_net_fd(nn), make_listener, &l) : make_listener(&l);
     char text[INET_ADDRSTRLEN] = "all addresses";
     if (addr)
         (void)inet_ntop(AF_INET, addr, text, sizeof text);

@@ -20,6 +20,7 @@ enum { OUTPUT_MAX = 64 << 20 };
 
 struct job {
     const char *program;
+    const struct zl_inside *inside; /* NULL: where we are */
     bool json;
     int in, out, err; /* memory files, so that neither side waits for the other */
     int status;
@@ -42,6 +43,11 @@ static int run(void *arg)
     posix_spawnattr_t attr;
     sigset_t none, all;
     pid_t pid;
+    if (j->inside) {
+        const char *argv[] = { j->program, "-f", "/proc/self/fd/0", NULL };
+        const int streams[] = { j->in, j->out, j->err };
+        return zl_inside_run(j->inside, argv, (const char *const *)env, streams, &j->status);
+    }
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawn_file_actions_init(&files);
@@ -83,9 +89,10 @@ static int read_memory(int fd, struct zl_buf *ret)
     return zl_read_file(AT_FDCWD, path, OUTPUT_MAX, ret);
 }
 
-int zl_nft_run(int netns, const char *commands, struct zl_buf *ret, struct zl_err *err)
+static int run_commands(int netns, const struct zl_inside *inside, const char *commands, struct zl_buf *ret,
+                        struct zl_err *err)
 {
-    struct job j = { .program = zl_nft_program(), .json = ret != NULL };
+    struct job j = { .program = zl_nft_program(), .json = ret != NULL, .inside = inside };
     if (!j.program)
         return zl_hint(err, zl_fail(err, ZL_E_NETWORK, "there is no program nft to set firewall rules with"),
                        "install the package nftables");
@@ -106,4 +113,14 @@ int zl_nft_run(int netns, const char *commands, struct zl_buf *ret, struct zl_er
                                             : refused(zl_buf_view(&text), j.status, err);
     r = ret ? read_memory(out, ret) : 0;
     return r < 0 ? zl_fail(err, r, "read what nft says") : 0;
+}
+
+int zl_nft_run(int netns, const char *commands, struct zl_buf *ret, struct zl_err *err)
+{
+    return run_commands(netns, NULL, commands, ret, err);
+}
+
+int zl_nft_run_inside(const struct zl_inside *in, const char *commands, struct zl_err *err)
+{
+    return run_commands(-1, in, commands, NULL, err);
 }

@@ -12,14 +12,20 @@
 #include "sys/ns.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 struct zl_node_net {
     int netns, nl, nf; /* the namespace, and sockets of it: rtnetlink, nfnetlink */
     unsigned lo;
     bool adopted;
+    const struct zl_inside *inside;
     struct zl_net_ranges ranges;
     struct zl_uplink uplink;
     struct zl_members members;
@@ -44,6 +50,11 @@ int zl_node_net_choose_ranges(struct zl_net_ranges *ret, struct zl_err *err)
         return zl_hint(err, zl_fail(err, ZL_E_NETWORK, "every range that containers could use is routed by the host"),
                        "name free ranges in the agent's settings");
     return r < 0 ? zl_fail_errno(err, ZL_E_NETWORK, r, "read the host's routes") : 0;
+}
+
+const struct zl_inside *zl_node_net_inside(const struct zl_node_net *nn)
+{
+    return nn->inside;
 }
 
 int zl_node_net_fd(const struct zl_node_net *nn)
@@ -83,23 +94,9 @@ struct zl_node_net *zl_node_net_close(struct zl_node_net *nn)
 
 static int set_sysctls(void)
 {
-    static const struct {
-        const char *name, *value;
-        bool optional;
-    } settings[] = {
-        { "net/ipv4/ip_forward", "1", false },
-        /* `all` holds for every link, also for one whose shim was killed before it set its own. */
-        { "net/ipv4/conf/all/rp_filter", "1", false },
-        { "net/ipv4/conf/all/send_redirects", "0", false },
-        { "net/ipv4/conf/default/send_redirects", "0", false },
-        { "net/ipv4/conf/all/accept_redirects", "0", false },
-        /* No link-local addresses on a thousand links while replicas have IPv4 only; absent without IPv6. */
-        { "net/ipv6/conf/all/disable_ipv6", "1", true },
-        { "net/ipv6/conf/default/disable_ipv6", "1", true },
-    };
-    for (size_t i = 0; i < ZL_ARRAY_LEN(settings); i++) {
-        int r = zl_sysctl_write(settings[i].name, settings[i].value);
-        if (r < 0 && !settings[i].optional)
+    for (size_t i = 0; zl_node_sysctls[i].name; i++) {
+        int r = zl_sysctl_write(zl_node_sysctls[i].name, zl_node_sysctls[i].value);
+        if (r < 0 && !zl_node_sysctls[i].optional)
             return r;
     }
     return 0;
@@ -122,6 +119,21 @@ struct inside {
     struct in_addr local;
 };
 
+static int set_up_addresses(struct zl_node_net *nn, struct in_addr local)
+{
+    int lo = zl_link_index(nn->nl, "lo");
+    if (lo < 0)
+        return lo;
+    nn->lo = (unsigned)lo;
+    int r = zl_link_up(nn->nl, nn->lo);
+    r = r < 0 ? r : add_local(nn->nl, nn->lo, local);
+    /* An address that no replica has now must not be looked for on the host's side. */
+    struct zl_route replicas = { .dst = nn->ranges.replicas, .prefix = 16, .unreachable = true };
+    struct zl_route services = { .dst = nn->ranges.services, .prefix = 16, .unreachable = true };
+    r = r < 0 ? r : zl_route_add(nn->nl, &replicas);
+    return r < 0 ? r : zl_route_add(nn->nl, &services);
+}
+
 static int set_up_inside(void *arg)
 {
     struct inside *in = arg;
@@ -131,17 +143,7 @@ static int set_up_inside(void *arg)
     if (nn->nl < 0 || nn->nf < 0)
         return nn->nl < 0 ? nn->nl : nn->nf;
     int r = set_sysctls();
-    int lo = r < 0 ? r : zl_link_index(nn->nl, "lo");
-    if (lo < 0)
-        return lo;
-    nn->lo = (unsigned)lo;
-    r = zl_link_up(nn->nl, nn->lo);
-    r = r < 0 ? r : add_local(nn->nl, nn->lo, in->local);
-    /* An address that no replica has now must not be looked for on the host's side. */
-    struct zl_route replicas = { .dst = nn->ranges.replicas, .prefix = 16, .unreachable = true };
-    struct zl_route services = { .dst = nn->ranges.services, .prefix = 16, .unreachable = true };
-    r = r < 0 ? r : zl_route_add(nn->nl, &replicas);
-    return r < 0 ? r : zl_route_add(nn->nl, &services);
+    return r < 0 ? r : set_up_addresses(nn, in->local);
 }
 
 struct stray {
@@ -177,8 +179,26 @@ static int repair_services(struct zl_node_net *nn)
 
 /* --- open -------------------------------------------------------------------------------------------------------- */
 
+/* The holder has set the sysctls; the sockets are made in there, and of use from here. */
+static int open_held(struct zl_node_net *nn, const struct zl_node_net_config *c, struct zl_err *err)
+{
+    nn->adopted = c->adopted;
+    nn->netns = fcntl(c->inside->net, F_DUPFD_CLOEXEC, 3);
+    nn->nl = zl_inside_socket(c->inside, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    nn->nf = zl_inside_socket(c->inside, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+    int r = nn->netns < 0 ? -errno : nn->nl < 0 ? nn->nl : nn->nf < 0 ? nn->nf : 0;
+    const struct timeval tv = { .tv_sec = 10 }; /* as with sockets of our own: a lost reply must not hang us */
+    if (r == 0 && (setsockopt(nn->nl, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0 ||
+                   setsockopt(nn->nf, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0))
+        r = -errno;
+    r = r < 0 ? r : set_up_addresses(nn, c->local);
+    return r < 0 ? zl_fail_errno(err, ZL_E_NETWORK, r, "set up the network that the holder keeps") : 0;
+}
+
 static int open_namespace(struct zl_node_net *nn, const struct zl_node_net_config *c, struct zl_err *err)
 {
+    if (c->inside)
+        return open_held(nn, c, err);
     nn->netns = zl_netns_open(c->netns_path);
     nn->adopted = nn->netns >= 0;
     if (nn->netns == -ENOENT) {
@@ -243,7 +263,7 @@ static int open_firewall(struct zl_node_net *nn, struct zl_err *err)
 {
     zl_auto_buf commands = ZL_BUF_INIT;
     zl_rules_inside(&commands, &nn->ranges);
-    int r = zl_nft_run(nn->netns, commands.p, NULL, err);
+    int r = nn->inside ? zl_nft_run_inside(nn->inside, commands.p, err) : zl_nft_run(nn->netns, commands.p, NULL, err);
     r = r < 0 ? r : load_members(nn, err);
     if (r < 0)
         return r;
@@ -263,11 +283,12 @@ int zl_node_net_open(const struct zl_node_net_config *c, struct zl_node_net **re
     ZL_AUTO(zl_node_net) nn = zl_xcalloc(1, sizeof *nn);
     nn->netns = nn->nl = nn->nf = -EBADF;
     nn->ranges = c->ranges;
+    nn->inside = c->inside;
     int r = open_namespace(nn, c, err);
     r = r < 0 ? r : open_firewall(nn, err);
-    r = r < 0 ? r : open_outside(nn, c, err);
+    r = r < 0 || c->inside ? r : open_outside(nn, c, err);
     if (r < 0)
-        return zl_hint(err, r, r == ZL_E_PERMISSION ? "run the agent as root" : "see `zlayer doctor`");
+        return zl_hint(err, r, r == ZL_E_PERMISSION && !c->inside ? "run the agent as root" : "see `zlayer doctor`");
     *ret = ZL_TAKE(nn);
     return 0;
 }

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "net/overlay/ranges.h"
+#include "sys/inside.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -32,6 +33,10 @@ struct zl_node_net_config {
     const char *tag;        /* 6 hex digits */
     struct zl_net_ranges ranges;
     struct in_addr local; /* the node's own address, the first of its first block; made a local address */
+    /* An ordinary user's: its holder has made the namespace, pasta is the uplink, and nothing of the host is touched.
+     * Borrowed; NULL for root. */
+    const struct zl_inside *inside;
+    bool adopted; /* the holder is an earlier agent's */
 };
 
 int zl_node_net_open(const struct zl_node_net_config *c, struct zl_node_net **ret, struct zl_err *err) ZL_MUST;
@@ -47,6 +52,8 @@ bool zl_node_net_exists(const char *netns_path, const char *tag);
 
 /* The namespace, borrowed: to hand to shims and the proxy. */
 int zl_node_net_fd(const struct zl_node_net *nn);
+/* What the configuration said. */
+const struct zl_inside *zl_node_net_inside(const struct zl_node_net *nn);
 /* Whether open found a namespace of an earlier agent. */
 bool zl_node_net_adopted(const struct zl_node_net *nn);
 /* The host's end of the uplink: what a replica can reach the host by. */

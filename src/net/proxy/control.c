@@ -158,17 +158,25 @@ static int start(struct zl_proxy *p, int lock_take, struct zl_err *err)
     zl_auto_close int control = listen_control(p->o.data_dir);
     if (control < 0)
         return zl_fail(err, control, "make the proxy's control socket");
-    const struct zl_child_fd fds[] = { { 2, 2 }, { p->o.netns, 3 }, { control, 4 }, { lock, 5 } };
-    const char *const argv[] = { "zl-proxy", NULL };
+    const struct zl_inside *in = p->o.inside;
+    const struct zl_child_fd fds[] = { { 2, 2 },
+                                       { in ? -EBADF : p->o.netns, 3 },
+                                       { control, 4 },
+                                       { lock, 5 },
+                                       { in ? in->user : -EBADF, ZL_INSIDE_FD_USER },
+                                       { in ? in->mnt : -EBADF, ZL_INSIDE_FD_MNT },
+                                       { in ? in->net : -EBADF, ZL_INSIDE_FD_NET } };
+    enum { PLAIN = 4 };
+    const char *const argv[] = { "zl-inside", "enter", p->program, "zl-proxy", NULL };
     const char *log_level = getenv("ZLAYER_LOG");
     zl_auto_free char *env_log = log_level ? zl_xasprintf("ZLAYER_LOG=%s", log_level) : NULL;
     const char *const envp[] = { env_log, NULL };
     const struct zl_child_options child = {
-        .path = p->program,
-        .argv = argv,
+        .path = in ? in->program : p->program,
+        .argv = in ? argv : argv + 3,
         .envp = envp,
         .fds = fds,
-        .nfds = ZL_ARRAY_LEN(fds),
+        .nfds = in ? ZL_ARRAY_LEN(fds) : PLAIN,
         .session = true,
         .exited = exited,
         .arg = p,

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "net/proxy/board.h"
 #include "net/proxy/snapshot.h"
+#include "sys/inside.h"
 
 #include <stdbool.h>
 
@@ -22,6 +23,8 @@ struct zl_proxy_options {
     int data_dir;        /* holds proxy.lock and proxy.sock; duplicated */
     const char *program; /* absolute path of zl-proxy */
     int netns;           /* the node's namespace, duplicated; -EBADF: our own (tests) */
+    /* An ordinary user's: the proxy is led into the holder's namespaces, netns is not used. Borrowed; NULL for root. */
+    const struct zl_inside *inside;
     /* The board has news: health changed, or all threads have applied a snapshot, or a drain ended. Coalesced. */
     void (*changed)(void *arg);
     /* The proxy has died and could not be started again at once; NULL text: it is up again. May be NULL. */

@@ -1,7 +1,7 @@
 /* User and time namespaces, and what only the parent may do for them: writing the maps and mapping mounts. */
 #include "base/fd.h"
 #include "runtime/native/setup_parts.h"
-#include "sys/process.h"
+#include "sys/idmap.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -98,57 +98,11 @@ pid_t zl_setup_clone_job(const struct zl_job *job, uint64_t flags, int cgroup, b
     return answered ? zl_setup_fail(err, a.err.code, "%s", a.err.step) : zl_setup_fail(err, -ECHILD, "make a helper");
 }
 
-static int write_proc(pid_t pid, const char *file, const char *text)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
-    zl_auto_close int fd = zl_openat(AT_FDCWD, path, O_WRONLY, 0);
-    if (fd < 0)
-        return fd;
-    size_t n = strlen(text); /* in one write, or it is refused */
-    return write(fd, text, n) == (ssize_t)n ? 0 : -errno;
-}
-
-/* newuidmap PID container host size …: the program has the rights that /etc/subuid gives an ordinary user. */
-static int map_by_program(const char *program, pid_t pid, const char *map)
-{
-    char text[4096], number[16], *save = NULL;
-    const char *argv[256];
-    int n = 0, status;
-    pid_t child;
-    if (strlen(map) >= sizeof text)
-        return -E2BIG;
-    snprintf(text, sizeof text, "%s", map);
-    snprintf(number, sizeof number, "%d", (int)pid);
-    argv[n++] = program;
-    argv[n++] = number;
-    for (char *word = strtok_r(text, " \n", &save); word && n < 255; word = strtok_r(NULL, " \n", &save))
-        argv[n++] = word;
-    argv[n] = NULL;
-    int e = zl_spawn(program, argv, (const char *const *)(uintptr_t)environ, -EBADF, -EBADF, &child);
-    if (e < 0)
-        return e;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
-}
-
 static int write_maps(pid_t pid, const char *uids, const char *gids, struct zl_setup_error *err)
 {
-    int r = write_proc(pid, "uid_map", uids);
-    if (r == -EPERM)
-        r = map_by_program("newuidmap", pid, uids);
-    if (r < 0)
-        return zl_setup_fail(err, r, "map the users of the user namespace");
-    r = write_proc(pid, "gid_map", gids);
-    if (r == -EPERM &&
-        write_proc(pid, "setgroups", "deny") == 0) /* an own id may be mapped then (user_namespaces(7)) */
-        r = write_proc(pid, "gid_map", gids);
-    if (r == -EPERM) {
-        ZL_IGNORE(write_proc(pid, "setgroups", "allow"));
-        r = map_by_program("newgidmap", pid, gids);
-    }
-    return r < 0 ? zl_setup_fail(err, r, "map the groups of the user namespace") : 0;
+    const char *failed;
+    int r = zl_idmap_write(pid, uids, gids, &failed);
+    return r < 0 ? zl_setup_fail(err, r, "map the %s of the user namespace", failed) : 0;
 }
 
 int zl_setup_write_maps(const struct zl_job *job, pid_t pid, struct zl_setup_error *err)
