@@ -58,7 +58,9 @@ void shim_answer_stats(struct shim *s, struct shim_conn *c)
 
 static int send_signal(struct shim *s, const struct shim_request_kill *k)
 {
-    if (k->all)
+    /* Without groups the first process stands for all: its end is that of every other one. */
+    bool groups = s->job.cgroup_parent[0];
+    if (k->all && groups)
         return k->signal == SIGKILL ? zl_cgroup_kill(&s->setup.cgroup) : zl_cgroup_signal(&s->setup.cgroup, k->signal);
     if (syscall(SYS_pidfd_send_signal, s->setup.pidfd, k->signal, NULL, 0) < 0 && errno != ESRCH)
         return -errno;

@@ -11,8 +11,11 @@
 #include "sys/usage.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -53,6 +56,40 @@ static int load_job(struct shim *s, struct zl_setup_error *err)
     return r < 0 ? zl_setup_fail(err, r, "open the log") : 0;
 }
 
+static bool stacked; /* by a program, in our mount namespace */
+
+/*
+ * Layers stacked by a program. It is mounted in a mount namespace of ours, so that the container's has a copy and
+ * nothing else sees it; when both are gone, so is the file system, and its process with it. That process is ours, out
+ * of the container's reach and sight.
+ */
+static int stack_by_program(struct zl_job *job, struct zl_setup_error *err)
+{
+    zl_auto_buf options = ZL_BUF_INIT;
+    char merged[] = "merged";
+    int status = 0;
+    pid_t pid;
+    for (unsigned i = 0; i < job->nlowers; i++) {
+        if (strpbrk(job->lowers[i], ":,\\"))
+            return zl_setup_fail(err, -EINVAL, "stack the layer %.80s (its path has a : or , in it)", job->lowers[i]);
+        zl_buf_printf(&options, "%s%s", i ? ":" : "lowerdir=", job->lowers[i]);
+    }
+    zl_buf_puts(&options, ",upperdir=upper,workdir=work");
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 || fchdir(ZL_SH_FD_DIR) < 0)
+        return zl_setup_fail(err, -errno, "make a mount namespace for the layers");
+    char *const argv[] = { (char *)(uintptr_t)job->fuse_overlay, (char[]){ "-o" }, options.p, merged, NULL };
+    int e = posix_spawn(&pid, job->fuse_overlay, NULL, NULL, argv, environ);
+    if (e)
+        return zl_setup_fail(err, -e, "start %.80s", job->fuse_overlay);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        return zl_setup_fail(err, -EIO, "stack the layers by %.80s", job->fuse_overlay);
+    job->rootfs = "merged";
+    stacked = true;
+    return 0;
+}
+
 static int make_cgroup(const struct zl_job *job, struct zl_cgroup *ret, struct zl_setup_error *err)
 {
     struct zl_cgroup_limits limits = { .memory_bytes = job->memory_bytes,
@@ -83,6 +120,8 @@ static void remove_link(const struct shim *s)
 static void remove_folders(void)
 {
     static const char *const names[] = { "upper", "work", "merged", "shim.sock" };
+    if (stacked)
+        (void)umount2("merged", MNT_DETACH);
     for (size_t i = 0; i < ZL_ARRAY_LEN(names); i++)
         ZL_IGNORE(zl_remove_tree(ZL_SH_FD_DIR, names[i])); /* what stays is removed with the instance */
 }
@@ -287,6 +326,8 @@ int main(void)
     zl_phase("shim.loaded");
     struct zl_cgroup cgroup;
     r = r < 0 ? r : make_cgroup(&s.job, &cgroup, &err);
+    if (r == 0 && s.job.fuse_overlay[0])
+        r = stack_by_program(&s.job, &err);
     r = r < 0 ? r : set_up(&s, &cgroup, &err);
     if (r < 0) {
         tell(&s, ZL_SH_FAILED, &err);

@@ -64,6 +64,7 @@ static struct zl_job_pair links[] = {
 };
 static struct zl_job_pair sysctls[] = { { "net/ipv4/ping_group_range", "0 2147483647" } }; /* ping needs no NET_RAW */
 /* clang-format on */
+enum { TTY_GROUP = 5 };
 static const char default_path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 static bool sets(const struct zl_rt_spec *spec, const char *name)
@@ -73,6 +74,28 @@ static bool sets(const struct zl_rt_spec *spec, const char *name)
         if (strncmp(spec->env[i], name, n) == 0 && spec->env[i][n] == '=')
             return true;
     return false;
+}
+
+/*
+ * What is different in an ordinary user's namespaces: the shim is in the node's network already, layers keep their
+ * marks where such a user may write them, and no id is named that is not there.
+ */
+static void encode_inside(const struct zl_inside *in, struct zl_arena *a, struct zl_job *j)
+{
+    struct zl_job_mount *m = zl_arena_alloc(a, sizeof mounts);
+    struct zl_job_pair *range = zl_arena_alloc(a, sizeof sysctls);
+    memcpy(m, mounts, sizeof mounts);
+    memcpy(range, sysctls, sizeof sysctls);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(mounts) && in->top_gid < TTY_GROUP; i++)
+        if (zl_streq(m[i].type, "devpts"))
+            m[i].data = "newinstance,ptmxmode=0666,mode=0620";
+    range[0].value = zl_arena_printf(a, "0 %u", (unsigned)in->top_gid);
+    j->mounts = m;
+    j->sysctls = range;
+    j->user_xattr = true;
+    j->fuse_overlay = in->fuse_overlay ? in->fuse_overlay : "";
+    if (j->netns[0])
+        j->netns = "/proc/self/ns/net";
 }
 
 static void encode_job(const struct native *n, const struct zl_rt_spec *spec, struct zl_buf *out)
@@ -141,6 +164,8 @@ static void encode_job(const struct native *n, const struct zl_rt_spec *spec, st
         j.files[i].name = zl_arena_printf(&a, "/etc/%s", spec->files[i].name);
         j.files[i].value = zl_arena_strndup(&a, spec->files[i].content.p, spec->files[i].content.n);
     }
+    if (n->inside)
+        encode_inside(n->inside, &a, &j);
     zl_job_encode(out, &j);
     zl_arena_done(&a);
 }
@@ -324,18 +349,29 @@ static int spawn(struct instance *i, int dir, int lock, int listener)
     snprintf(crash, sizeof crash, "ZLAYER_CRASH_AT=%s", at ? at : "");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0)
         return -errno;
-    const char *const argv[] = { "zl-shim", i->info.id, NULL };
+    const struct zl_inside *in = n->inside;
+    char inner[40];
+    snprintf(inner, sizeof inner, "/proc/self/fd/%d", ZL_INSIDE_FD_PROGRAM);
+    const char *const argv[] = { "zl-inside", "enter", inner, "zl-shim", i->info.id, NULL };
     const char *const envp[] = { at ? crash : NULL, NULL };
     struct shim_ref *ref = zl_xcalloc(1, sizeof *ref);
     *ref = (struct shim_ref){ .n = n, .i = i };
     const struct zl_child_fd fds[] = {
-        { lock, ZL_SH_FD_LOCK }, { dir, ZL_SH_FD_DIR }, { listener, ZL_SH_FD_LISTEN }, { gate[1], ZL_SH_FD_GATE }
+        { lock, ZL_SH_FD_LOCK },
+        { dir, ZL_SH_FD_DIR },
+        { listener, ZL_SH_FD_LISTEN },
+        { gate[1], ZL_SH_FD_GATE },
+        { n->shim, ZL_INSIDE_FD_PROGRAM },
+        { in ? in->user : -EBADF, ZL_INSIDE_FD_USER },
+        { in ? in->mnt : -EBADF, ZL_INSIDE_FD_MNT },
+        { in ? in->net : -EBADF, ZL_INSIDE_FD_NET },
     };
-    struct zl_child_options o = { .path = path,
-                                  .argv = argv,
+    enum { PLAIN = 4 };
+    struct zl_child_options o = { .path = in ? in->program : path,
+                                  .argv = in ? argv : argv + 3,
                                   .envp = envp,
                                   .fds = fds,
-                                  .nfds = ZL_ARRAY_LEN(fds),
+                                  .nfds = in ? ZL_ARRAY_LEN(fds) : PLAIN,
                                   .session = true,
                                   .exited = shim_ended,
                                   .arg = ref };

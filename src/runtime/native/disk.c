@@ -6,6 +6,7 @@
 #include "codec/value.h"
 #include "runtime/native/job.h"
 #include "runtime/native/replies.h"
+#include "sys/inside.h"
 #include "sys/netlink.h"
 #include "sys/ns.h"
 #include "sys/process.h"
@@ -13,9 +14,13 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { RECORD_MAX = 64 * 1024, SETTLE_MS = 10000 };
 
@@ -98,22 +103,60 @@ static void remove_link(int dir)
     zl_arena_done(&arena);
 }
 
+/*
+ * Without groups: the first process, as the shim has recorded it. When it has ended, nothing is left of its process
+ * namespace (the kernel sees to that first), and so of the container. A process that waits at the start gate is in no
+ * record yet and ends with its shim.
+ */
+static int end_recorded(int dir, int timeout_ms)
+{
+    struct zl_arena arena;
+    zl_auto_buf text = ZL_BUF_INIT;
+    char boot[ZL_BOOT_ID_SIZE] = "";
+    uint64_t started = 0;
+    struct zl_sh_process p;
+    zl_arena_init(&arena);
+    bool known = zl_sh_take_process(read_record(dir, "state", &text), &arena, &p) && zl_boot_id(boot) == 0 &&
+                 zl_streq(boot, p.boot_id);
+    zl_arena_done(&arena);
+    zl_auto_close int fd = known ? zl_pidfd_open(p.pid) : -ESRCH;
+    if (fd < 0) /* ended and reaped, or of another boot */
+        return fd == -ESRCH || fd == -EINVAL ? 0 : fd;
+    if (zl_process_start_time(p.pid, &started) < 0 || started != p.start_time)
+        return 0; /* another one has its number */
+    if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return -errno;
+    struct pollfd gone = { .fd = fd, .events = POLLIN };
+    return poll(&gone, 1, timeout_ms) == 1 ? 0 : -EBUSY;
+}
+
+/* Files of other ids, of an ordinary user, are removed by a process that has them. */
+static int remove_trees(const struct zl_rt_disk *d, int dir, const char *const *names)
+{
+    int r = 0;
+    for (const char *const *n = names; *n; n++) {
+        int one = zl_remove_tree(dir, *n);
+        r = one < 0 ? one : r;
+    }
+    return r < 0 && d->inside ? zl_inside_remove(d->inside, dir, names) : r;
+}
+
 /* Ends what a dead shim left: first everything that runs, so that nothing can undo what follows. */
 static int settle(const struct zl_rt_disk *d, int dir, const char *id, struct zl_rt_outcome *o, struct zl_err *err)
 {
-    static const char *const rest[] = { "upper", "work", "merged", "shim.sock", "log.new" };
+    static const char *const rest[] = { "upper", "work", "merged", "shim.sock", "log.new", NULL };
     struct zl_cgroup g;
     int r = zl_usage_find_group(d->cgroup_parent, id, &g);
     if (r == 0 && zl_cgroup_oom_kills(&g, &o->oom_kills) < 0)
         o->oom_kills = 0;
-    r = r < 0 ? r : zl_cgroup_destroy(&g, SETTLE_MS);
+    r = r < 0 ? r : d->cgroup_parent[0] ? zl_cgroup_destroy(&g, SETTLE_MS) : end_recorded(dir, SETTLE_MS);
     if (r < 0)
         return zl_fail_errno(err, ZL_E_RUNTIME, r, "end what is left of instance %s", id);
-    remove_link(dir);
+    if (!d->inside) /* an ordinary user's goes with the container's network, which only its shim could hurry */
+        remove_link(dir);
     zl_phase("settle.ended");
     bool recorded = read_exit(dir, o);
-    for (size_t i = 0; i < ZL_ARRAY_LEN(rest); i++)
-        ZL_IGNORE(zl_remove_tree(dir, rest[i])); /* what stays goes with the folder */
+    ZL_IGNORE(remove_trees(d, dir, rest)); /* what stays goes with the folder */
     if (!recorded && (r = write_lost(dir, o)) < 0)
         return zl_fail(err, r, "record the end of instance %s", id);
     return 0;
@@ -174,8 +217,9 @@ int zl_rt_disk_load(const struct zl_rt_disk *d, const char *id, struct zl_arena 
 
 void zl_rt_disk_sweep(const struct zl_rt_disk *d, const char *name)
 {
+    const char *const names[] = { name, NULL };
     if (zl_str_starts(zl_str(name), ZL_STR("gone.")))
-        ZL_IGNORE(zl_remove_tree(d->containers, name)); /* tried again at the next start */
+        ZL_IGNORE(remove_trees(d, d->containers, names)); /* tried again at the next start */
 }
 
 int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeout_ms, struct zl_rt_outcome *ret,
@@ -193,7 +237,10 @@ int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeo
     if (r < 0)
         return zl_fail(err, r, "find the cgroup of instance %s", id);
     for (unsigned pause_us = 200; (dead = lock_free(dir)) == 0; pause_us = ZL_MIN(pause_us * 2, 20000u)) {
-        (void)zl_cgroup_kill(&g); /* its shim ends by itself then */
+        if (d->cgroup_parent[0])
+            (void)zl_cgroup_kill(&g); /* its shim ends by itself then */
+        else
+            ZL_IGNORE(end_recorded(dir, 0)); /* waited for by the lock */
         if (zl_clock_mono_ms() > deadline)
             return zl_fail(err, ZL_E_RUNTIME, "the shim of instance %s does not end", id);
         struct timespec ts = { 0, (long)pause_us * 1000 };
@@ -207,6 +254,7 @@ int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeo
     /* Out of sight in one step: a folder that lost half its files would read as an instance of nobody. */
     char gone[ZL_ID_HEX_SIZE + 8];
     snprintf(gone, sizeof gone, "gone.%s", id);
-    r = renameat(d->containers, id, d->containers, gone) < 0 ? -errno : zl_remove_tree(d->containers, gone);
+    const char *const names[] = { gone, NULL };
+    r = renameat(d->containers, id, d->containers, gone) < 0 ? -errno : remove_trees(d, d->containers, names);
     return r < 0 ? zl_fail(err, r, "remove the folder of instance %s", id) : 0;
 }

@@ -11,7 +11,8 @@
 
 struct zl_rt_disk {
     int containers;            /* the folder of instance folders */
-    const char *cgroup_parent; /* "zlayer-<tag>" */
+    const char *cgroup_parent; /* "zlayer-<tag>"; "": no groups, a container's first process ends all of it */
+    const char *inside;        /* zl-inside, for files of other ids, of an ordinary user; else NULL */
 };
 
 /* meta.json of a new instance. */

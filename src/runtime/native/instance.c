@@ -131,7 +131,7 @@ void instance_wait(struct instance *i)
 static void probe(void *arg)
 {
     struct instance *i = arg;
-    struct zl_rt_disk d = { i->n->containers, i->n->cgroup_parent };
+    struct zl_rt_disk d = { i->n->containers, i->n->cgroup_parent, NULL };
     if (i->settling || i->removing || i->phase == I_EXITED)
         return;
     if (zl_rt_disk_lock_free(&d, i->info.id) > 0) {

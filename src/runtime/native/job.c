@@ -93,7 +93,7 @@ static const struct row job_rows[] = {
     NUMBER_OF(zl_job, set_personality), NUMBER_OF(zl_job, personality), { .at = AT(zl_job, cpus_entering), .kind = BYTES },
     { .at = AT(zl_job, cpus), .kind = BYTES }, NUMBER_OF(zl_job, memory_policy), { .at = AT(zl_job, memory_nodes), .kind = BYTES },
     NUMBER_OF(zl_job, preserve_fds), NUMBER_OF(zl_job, keep_keyring),
-    NUMBER_OF(zl_job, open_stdin),
+    NUMBER_OF(zl_job, open_stdin), NUMBER_OF(zl_job, user_xattr), TEXT_OF(zl_job, fuse_overlay),
 };
 /* clang-format on */
 static const struct table job_table = TABLE(job_rows, zl_job);

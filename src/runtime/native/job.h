@@ -113,7 +113,9 @@ struct zl_job {
     const char *link;     /* the node's end of the veth */
     uint64_t addr, local; /* IPv4, in_addr_t */
     uint64_t log_max_bytes, log_files;
-    uint64_t open_stdin; /* of a container under a shim: its input is a pipe or the terminal, else nothing */
+    uint64_t user_xattr;      /* overlayfs keeps its own attributes as user.overlay.*: in a user namespace */
+    const char *fuse_overlay; /* of a container under a shim: the program that stacks layers, as the kernel does not */
+    uint64_t open_stdin;      /* of a container under a shim: its input is a pipe or the terminal, else nothing */
 };
 
 void zl_job_encode(struct zl_buf *out, const struct zl_job *job);

@@ -109,7 +109,7 @@ struct job *job_new(struct native *n, enum job_kind kind, const char *id, struct
     struct job *j = zl_xcalloc(1, sizeof *j);
     j->n = n;
     j->kind = kind;
-    j->disk = (struct zl_rt_disk){ n->containers, n->cgroup_parent };
+    j->disk = (struct zl_rt_disk){ n->containers, n->cgroup_parent, n->inside ? n->inside->program : NULL };
     snprintf(j->id, sizeof j->id, "%s", id ? id : "");
     j->call = c;
     n->refs++;
@@ -458,6 +458,7 @@ int zl_rt_native_open(const struct zl_rt_native_config *config, struct zl_runtim
     n->loop = config->loop;
     n->pool = config->pool;
     n->cgroup_parent = zl_xstrdup(config->cgroup_parent);
+    n->inside = config->inside;
     n->shim = n->containers = -EBADF;
     n->nofile = open_files_limit();
     n->refs = 1;

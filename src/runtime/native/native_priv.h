@@ -86,6 +86,7 @@ struct native {
     struct zl_loop *loop;
     struct zl_pool *pool;
     char *cgroup_parent;
+    const struct zl_inside *inside;
     int containers, shim;
     /* Compiled by a thread of its own from the opening on, as that takes 11 ms; ours once native_filter has joined it.
      */

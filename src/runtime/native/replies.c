@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 
 static const struct zl_parse_limits record_limits = { 64 * 1024, 8, 1000 };
 
@@ -201,6 +202,16 @@ void zl_sh_take_state(struct zl_str text, struct zl_arena *arena, struct zl_rt_i
     uint64_t pid = zl_value_u64(s, "pid", 0);
     i->state = zl_streq(zl_value_cstr(s, "phase"), "running") ? ZL_RT_RUNNING : ZL_RT_CREATED;
     i->pid = pid <= INT32_MAX ? (pid_t)pid : 0;
+}
+
+bool zl_sh_take_process(struct zl_str text, struct zl_arena *arena, struct zl_sh_process *ret)
+{
+    struct zl_value *s = parse(text, arena);
+    uint64_t pid = zl_value_u64(s, "pid", 0);
+    *ret = (struct zl_sh_process){ .pid = pid <= INT32_MAX ? (pid_t)pid : 0,
+                                   .start_time = zl_value_u64(s, "start_time", 0) };
+    snprintf(ret->boot_id, sizeof ret->boot_id, "%s", zl_value_cstr(s, "boot_id"));
+    return ret->pid > 0 && ret->start_time > 0;
 }
 
 bool zl_sh_take_exit(struct zl_str text, struct zl_arena *arena, struct zl_rt_outcome *ret)

@@ -33,5 +33,12 @@ unsigned zl_sh_take_processes(struct zl_str body, struct zl_rt_process *v, unsig
 void zl_sh_take_meta(struct zl_str text, struct zl_arena *arena, struct zl_rt_instance *i);
 /* Phase and pid of `state`. */
 void zl_sh_take_state(struct zl_str text, struct zl_arena *arena, struct zl_rt_instance *i);
+/* Which process `state` names; false: none. */
+struct zl_sh_process {
+    pid_t pid;
+    uint64_t start_time;
+    char boot_id[64];
+};
+bool zl_sh_take_process(struct zl_str text, struct zl_arena *arena, struct zl_sh_process *ret);
 /* False: it is no exit record. */
 bool zl_sh_take_exit(struct zl_str text, struct zl_arena *arena, struct zl_rt_outcome *ret);

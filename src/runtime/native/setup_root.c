@@ -35,6 +35,8 @@ static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *e
         r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "upperdir", "upper", 0);
     if (r == 0)
         r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "workdir", "work", 0);
+    if (r == 0 && job->user_xattr)
+        r = syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
     if (r == 0)
         r = syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
     int mnt = r == 0 ? (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV) : -1;
@@ -55,7 +57,7 @@ static int mount_overlay_long(const struct zl_job *job, struct zl_setup_error *e
 static int mount_overlay(const struct zl_job *job, struct zl_setup_error *err)
 {
     zl_auto_buf o = ZL_BUF_INIT;
-    zl_buf_puts(&o, "upperdir=upper,workdir=work,lowerdir=");
+    zl_buf_printf(&o, "%supperdir=upper,workdir=work,lowerdir=", job->user_xattr ? "userxattr," : "");
     for (unsigned i = 0; i < job->nlowers; i++) {
         if (strpbrk(job->lowers[i], ":,\\"))
             return mount_overlay_long(job, err);
