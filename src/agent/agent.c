@@ -90,7 +90,8 @@ static void step(void *arg)
         agent_sync_members(a);
     if (nothing_left(a) && agent_net_left(a)) {
         agent_net_down(a);
-        zl_cgroup_remove_parent(a->o.home->cgroup);
+        if (*agent_groups(a))
+            zl_cgroup_remove_parent(agent_groups(a));
     }
     a->stepping = false;
     uint64_t now = agent_now(a), wake = a->plan.wake_ms;
@@ -225,11 +226,14 @@ int zl_agent_open(const struct zl_agent_options *options, struct zl_agent **ret,
         free(a);
         return r;
     }
+    if (options->inside)
+        agent_holder_open(a);
     struct zl_rt_native_config native = { .loop = options->loop,
                                           .pool = options->pool,
                                           .containers = options->home->containers,
                                           .shim = options->shim,
-                                          .cgroup_parent = options->home->cgroup };
+                                          .cgroup_parent = agent_groups(a),
+                                          .inside = a->holder ? &a->holder->inside : NULL };
     r = zl_rt_native_open(&native, &a->runtime, err);
     snprintf(dir, sizeof dir, "%s/cluster", options->home->data);
     struct zl_cluster_options co = { .dir = dir, .ready = cluster_ready, .changed = cluster_changed, .arg = a };
@@ -237,6 +241,7 @@ int zl_agent_open(const struct zl_agent_options *options, struct zl_agent **ret,
     if (r < 0) {
         zl_runtime_close(a->runtime);
         zl_store_close(&a->store);
+        agent_holder_close(a);
         free(a);
         return r;
     }
@@ -276,6 +281,7 @@ static void cluster_closed(void *arg)
     }
     agent_events_free(a);
     zl_store_close(&a->store);
+    agent_holder_close(a);
     zl_arena_done(&a->step_arena);
     free(a);
     if (closed)
@@ -314,9 +320,14 @@ const struct zl_home *zl_agent_home(struct zl_agent *a)
     return a->o.home;
 }
 
-const char *zl_agent_image_program(struct zl_agent *a)
+const char *zl_agent_image_job(struct zl_agent *a, const char *argv[ZL_AGENT_IMAGE_WORDS])
 {
-    return a->o.image;
+    const char *const words[] = { "zl-inside", "map", a->o.image, "zl-image", "--data-dir", a->o.home->data, NULL };
+    enum { LEADING = 3 };
+    _Static_assert(ZL_ARRAY_LEN(words) == ZL_AGENT_IMAGE_WORDS, "as many as there are");
+    const char *const *from = a->o.inside ? words : words + LEADING;
+    memcpy(argv, from, (a->o.inside ? ZL_ARRAY_LEN(words) : ZL_ARRAY_LEN(words) - LEADING) * sizeof *argv);
+    return a->o.inside ? a->o.inside : a->o.image;
 }
 
 bool zl_agent_idle(const struct zl_agent *a)

@@ -25,6 +25,7 @@ struct zl_agent_options {
     struct zl_pool *pool;
     const struct zl_home *home;
     const char *shim, *proxy, *image; /* the other programs, absolute */
+    const char *inside;               /* zl-inside, of an ordinary user's agent; NULL: root's */
     /* Once: the store is open and what ran was adopted; err NULL or why the agent can't work. */
     void (*ready)(void *arg, const struct zl_err *err);
     /* There is nothing left to do, or there is again. */
@@ -32,6 +33,9 @@ struct zl_agent_options {
     void *arg;
 };
 
+/* Whether an ordinary user can have the namespaces that containers need; the error says why not. `inside`: zl-inside.
+ */
+int zl_agent_check_user(const char *inside, struct zl_err *err) ZL_MUST;
 int zl_agent_open(const struct zl_agent_options *options, struct zl_agent **ret, struct zl_err *err) ZL_MUST;
 /* Lets go of everything; containers and proxy go on. `closed` is called from the loop. */
 void zl_agent_close(struct zl_agent *a, void (*closed)(void *arg), void *arg);
@@ -78,5 +82,7 @@ struct zl_runtime *zl_agent_runtime(struct zl_agent *a);
 const struct zl_store *zl_agent_store(struct zl_agent *a);
 struct zl_loop *zl_agent_loop(struct zl_agent *a);
 const struct zl_home *zl_agent_home(struct zl_agent *a);
-const char *zl_agent_image_program(struct zl_agent *a);
+/* How an image job is started: the program, absolute, and its words; the strings are the agent's. */
+enum { ZL_AGENT_IMAGE_WORDS = 7 };
+const char *zl_agent_image_job(struct zl_agent *a, const char *argv[ZL_AGENT_IMAGE_WORDS]);
 bool zl_agent_idle(const struct zl_agent *a);

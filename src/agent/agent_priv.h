@@ -96,8 +96,22 @@ struct zl_agent_watch {
     bool scheduled, freed;
 };
 
+/* The holder of an ordinary user's namespaces (sys/inside.h). */
+struct holder {
+    struct zl_inside inside;
+    pid_t pid; /* 0: there is none */
+    int pidfd;
+    bool adopted; /* it was an earlier agent's */
+    struct zl_watch *watch;
+    uint64_t started_ms;
+    unsigned failures;
+    char groups[300]; /* below which cgroups are made; "": none is this user's */
+    bool limits;      /* and limits can be set in them */
+};
+
 struct zl_agent {
     struct zl_agent_options o;
+    struct holder *holder; /* NULL: root's agent */
     struct zl_loop *loop;
     struct zl_store store;
     struct zl_cluster *cluster;
@@ -152,6 +166,20 @@ struct pull *agent_pull_of(struct zl_agent *a, const char *deployment, const cha
 void agent_pull(struct zl_agent *a, const char *deployment, const struct zl_service *s, uint64_t generation);
 /* Forgets those of generations that nobody wants any more; `all` at the end, then their jobs go on without us. */
 void agent_pulls_prune(struct zl_agent *a, bool all);
+
+/* holder.c: an ordinary user's namespaces. `open` finds a holder that an earlier agent has left, `up` makes one. */
+void agent_holder_open(struct zl_agent *a);
+int agent_holder_up(struct zl_agent *a, struct zl_err *err) ZL_MUST;
+void agent_holder_down(struct zl_agent *a);
+/* Lets it go on. */
+void agent_holder_close(struct zl_agent *a);
+bool agent_holder_left(const struct zl_agent *a);
+/* The parent of containers' groups; "": there are none. */
+const char *agent_groups(const struct zl_agent *a);
+/* What of a document is not kept here, as this user can't, a text each; the number. */
+enum { AGENT_WARNINGS = 4 };
+unsigned agent_warnings(const struct zl_agent *a, struct zl_arena *arena, const struct zl_spec *spec,
+                        const char *ret[AGENT_WARNINGS]);
 
 /* net.c: the node's network, the proxy, listeners, routes. */
 int agent_net_up(struct zl_agent *a, struct zl_err *err) ZL_MUST;

@@ -147,8 +147,10 @@ static int fill(struct zl_agent *a, struct zl_arena *arena, struct inst *i, cons
     spec->netns = a->o.home->netns;
     spec->address = i->address;
     spec->node_address = agent_local_address(a);
-    spec->limits.memory_bytes = s->resources.memory_bytes;
-    spec->limits.cpu_millis = (uint64_t)(s->resources.cpu * 1000 + 0.5);
+    if (!a->holder || a->holder->limits) { /* else that is told as a warning */
+        spec->limits.memory_bytes = s->resources.memory_bytes;
+        spec->limits.cpu_millis = (uint64_t)(s->resources.cpu * 1000 + 0.5);
+    }
     struct zl_rt_file *files = zl_arena_alloc(arena, 3 * sizeof *files);
     zl_auto_buf hosts = ZL_BUF_INIT, resolv = ZL_BUF_INIT;
     hosts_file(a, &hosts, i, spec->hostname);

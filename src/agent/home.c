@@ -65,6 +65,19 @@ static int check_version(const struct zl_home *h, struct zl_err *err)
     return 0;
 }
 
+/* Who is not told of the session's volatile files finds the socket by the data dir (client/place.h). */
+static void lead_to_run(const struct zl_home *h)
+{
+    char beside[4104];
+    struct stat st;
+    snprintf(beside, sizeof beside, "%s/run", h->data);
+    if (geteuid() == 0 || zl_streq(beside, h->run))
+        return;
+    if (fstatat(h->data_dir, "run", &st, AT_SYMLINK_NOFOLLOW) == 0)
+        (void)unlinkat(h->data_dir, "run", S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0);
+    ZL_IGNORE(symlinkat(h->run, h->data_dir, "run")); /* a convenience: what is in its way stays */
+}
+
 static int take_lock(struct zl_home *h, struct zl_err *err)
 {
     zl_auto_close int fd = zl_openat(h->data_dir, "agent.lock", O_RDWR | O_CREAT, 0644);
@@ -118,6 +131,8 @@ int zl_home_open(const char *data, const char *run, struct zl_home *ret, struct 
     snprintf(h->containers, sizeof h->containers, "%s/containers", h->data);
     r = take_lock(h, err);
     r = r < 0 ? r : check_version(h, err);
+    if (r == 0)
+        lead_to_run(h);
     if (r < 0)
         zl_home_done(h);
     return r;

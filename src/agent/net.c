@@ -115,12 +115,17 @@ static struct zl_net_ranges net_ranges(const struct zl_ranges *r)
 int agent_net_up(struct zl_agent *a, struct zl_err *err)
 {
     const struct zl_state *s = zl_cluster_state(a->cluster);
-    int r = 0;
+    int r = agent_holder_up(a, err);
+    if (r < 0)
+        return r;
+    const struct zl_inside *inside = a->holder ? &a->holder->inside : NULL;
     if (!a->net) {
         struct zl_node_net_config c = { .netns_path = a->o.home->netns,
                                         .tag = a->o.home->tag,
                                         .ranges = net_ranges(&s->ranges),
-                                        .local = agent_local_address(a) };
+                                        .local = agent_local_address(a),
+                                        .inside = inside,
+                                        .adopted = a->holder && a->holder->adopted };
         if (!c.local.s_addr)
             return zl_fail(err, ZL_E_NETWORK, "this node has no block of addresses yet");
         r = zl_node_net_open(&c, &a->net, err);
@@ -132,6 +137,7 @@ int agent_net_up(struct zl_agent *a, struct zl_err *err)
                                        .data_dir = a->o.home->data_dir,
                                        .program = a->o.proxy,
                                        .netns = zl_node_net_fd(a->net),
+                                       .inside = inside,
                                        .changed = proxy_changed,
                                        .down = proxy_down,
                                        .arg = a };
@@ -145,7 +151,8 @@ int agent_net_up(struct zl_agent *a, struct zl_err *err)
 
 bool agent_net_left(struct zl_agent *a)
 {
-    return a->net || a->proxy || zl_node_net_exists(a->o.home->netns, a->o.home->tag) ||
+    return a->net || a->proxy || agent_holder_left(a) ||
+           (!a->holder && zl_node_net_exists(a->o.home->netns, a->o.home->tag)) ||
            zl_proxy_running(a->o.home->data_dir);
 }
 
@@ -158,6 +165,7 @@ void agent_net_down(struct zl_agent *a)
                                        .data_dir = a->o.home->data_dir,
                                        .program = a->o.proxy,
                                        .netns = -EBADF,
+                                       .inside = a->holder ? &a->holder->inside : NULL,
                                        .changed = proxy_changed,
                                        .arg = a };
         if (zl_proxy_open(&po, &a->proxy, &adopted, &err) < 0)
@@ -166,7 +174,8 @@ void agent_net_down(struct zl_agent *a)
     if (a->proxy)
         a->proxy = zl_proxy_quit(a->proxy, 3000);
     a->net = zl_node_net_close(a->net);
-    if (zl_node_net_drop(a->o.home->netns, a->o.home->tag, &err) < 0)
+    agent_holder_down(a);
+    if (!a->holder && zl_node_net_drop(a->o.home->netns, a->o.home->tag, &err) < 0)
         zl_log_warn("the node's network was not removed whole: %s", err.text);
     while (a->listeners) {
         struct listener *l = a->listeners;

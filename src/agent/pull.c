@@ -166,9 +166,9 @@ static void spawn(struct pull *p, const struct zl_service *s)
     j->agent = a;
     j->out = out[0];
     ZL_IGNORE(zl_set_nonblock(out[0], true)); /* a blocking read after poll does not wait either */
-    const char *argv[] = { "zl-image", "--data-dir", a->o.home->data, NULL };
+    const char *argv[ZL_AGENT_IMAGE_WORDS], *program = zl_agent_image_job(a, argv);
     struct zl_child_fd fds[] = { { in, 0 }, { out[1], 1 } };
-    struct zl_child_options o = { .path = a->o.image,
+    struct zl_child_options o = { .path = program,
                                   .argv = argv,
                                   .envp = (const char *const *)environ,
                                   .fds = fds,
@@ -182,7 +182,7 @@ static void spawn(struct pull *p, const struct zl_service *s)
         zl_child_free(j->child); /* one that was spawned ends by its closed pipe */
         zl_close(out[0]);
         free(j);
-        zl_fail(&err, r, "start %s", a->o.image);
+        zl_fail(&err, r, "start %s", program);
         failed(p, &err, false);
         return;
     }

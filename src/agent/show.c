@@ -97,6 +97,14 @@ static struct zl_value *show_deployment(struct zl_agent *a, struct zl_arena *are
     zl_value_set(arena, v, "created_at", wall(arena, d->created_ms));
     if (a->trouble.code)
         zl_value_set(arena, v, "message", text(arena, a->trouble.text));
+    const char *warnings[AGENT_WARNINGS];
+    const struct doc *doc = agent_doc(a, d->name);
+    unsigned nwarnings = agent_warnings(a, arena, doc ? doc->spec : NULL, warnings);
+    struct zl_value *list = zl_value_new(arena, ZL_LIST);
+    for (unsigned k = 0; k < nwarnings; k++)
+        zl_value_append(list, text(arena, warnings[k]));
+    if (nwarnings)
+        zl_value_set(arena, v, "warnings", list);
     for (unsigned k = 0; k < d->nservices; k++)
         zl_value_append(services, show_service(a, arena, d->name, &d->services[k]));
     zl_value_set(arena, v, "services", services);

@@ -91,8 +91,7 @@ static void run_job(struct api_request *q, const struct zl_image_request *reques
     zl_json_print(&text, zl_print(&q->arena, &zl_type_image_request, request), 0);
     zl_auto_close int in = zl_sealed_memfd("image-job", text.p, text.n);
     int r = in < 0 ? in : lseek(in, 0, SEEK_SET) < 0 || pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
-    const char *program = zl_agent_image_program(q->api->agent);
-    const char *argv[] = { "zl-image", "--data-dir", zl_agent_home(q->api->agent)->data, NULL };
+    const char *argv[ZL_AGENT_IMAGE_WORDS], *program = zl_agent_image_job(q->api->agent, argv);
     struct zl_child_fd fds[] = { { in, 0 }, { out[1], 1 } };
     struct zl_child_options o = {
         .path = program, .argv = argv, .envp = (const char *const *)environ, .fds = fds, .nfds = 2

@@ -159,11 +159,18 @@ static int run(struct daemon *d, const char *data, const char *run_dir, struct z
     r = r < 0 ? r : zl_program_find("zl-image", &image, err);
     if (r < 0)
         return r;
-    if (geteuid() != 0)
-        return zl_hint(err,
-                       zl_fail(err, ZL_E_PERMISSION, "the agent needs root to make namespaces, networks and cgroups"),
-                       "run it as root; rootless operation is not there yet");
+    zl_auto_free char *inside = NULL;
+    if (geteuid() != 0) {
+        r = zl_program_find("zl-inside", &inside, err);
+        r = r < 0 ? r : zl_agent_check_user(inside, err);
+        if (r < 0)
+            return r;
+    }
+    struct zl_place place = { 0 };
+    if (!run_dir && inside && zl_place_find(&place, data, err) == 0)
+        run_dir = place.run;
     r = zl_home_open(data, run_dir, &d->home, err);
+    zl_place_done(&place);
     if (r < 0)
         return r;
     if (d->ready_fd >= 0)
@@ -179,6 +186,7 @@ static int run(struct daemon *d, const char *data, const char *run_dir, struct z
                                   .shim = shim,
                                   .proxy = proxy,
                                   .image = image,
+                                  .inside = inside,
                                   .ready = agent_ready,
                                   .idle = idle_changed,
                                   .arg = d };

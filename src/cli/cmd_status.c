@@ -116,6 +116,7 @@ static int status_of_one(struct zl_cli *cli, const char *name, struct zl_err *er
     zl_say(cli, "%s: %s%.*s%s%s%s", name, zl_style(&cli->out, zl_state_style(status)), ZL_STR_FMT(status),
            zl_style(&cli->out, ZL_PLAIN), message[0] ? ", " : "", message);
     zl_output_list(cli, &services, zl_value_get(d, "services"));
+    zl_warn_each(cli, d);
     return 0;
 }
 

@@ -19,8 +19,12 @@ int zl_deploy_submit(struct zl_cli *cli, const struct zl_deploy *d, const struct
                                                  : d->no_pull ? ZL_PULL_NEVER + 1
                                                               : 0,
                                          .dry_run = dry_run };
-    return zl_cli_call(cli, dry_run ? ZL_NEVER_START : ZL_MAY_START, "POST", "/api/v1/deployments",
-                       zl_print(a, zl_body_types[ZL_BODY_DEPLOY], &request), ret, err);
+    int e = zl_cli_call(cli, dry_run ? ZL_NEVER_START : ZL_MAY_START, "POST", "/api/v1/deployments",
+                        zl_print(a, zl_body_types[ZL_BODY_DEPLOY], &request), ret, err);
+    const struct zl_value *deployment = e < 0 ? NULL : zl_value_get(*ret, "deployment");
+    if (deployment)
+        zl_warn_each(cli, deployment);
+    return e;
 }
 
 static enum zl_style action_style(const char *action)

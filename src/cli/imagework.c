@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,7 +86,8 @@ static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, 
     return e;
 }
 
-static int spawn(const char *program, const char *data, int in, int out, pid_t *ret)
+/* `inside`: an ordinary user's job is started by zl-inside, in a user namespace of its own; NULL: root's. */
+static int spawn(const char *program, const char *inside, const char *data, int in, int out, pid_t *ret)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
@@ -97,8 +99,15 @@ static int spawn(const char *program, const char *data, int in, int out, pid_t *
     posix_spawn_file_actions_adddup2(&files, out, 1);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigdefault(&attr, &all);
-    char *argv[] = { (char[]){ "zl-image" }, (char[]){ "--data-dir" }, (char *)data, NULL };
-    int e = posix_spawn(ret, program, &files, &attr, argv, environ);
+    char *argv[] = { (char[]){ "zl-inside" },
+                     (char[]){ "map" },
+                     (char *)(uintptr_t)program,
+                     (char[]){ "zl-image" },
+                     (char[]){ "--data-dir" },
+                     (char *)data,
+                     NULL };
+    enum { LEADING = 3 };
+    int e = posix_spawn(ret, inside ? inside : program, &files, &attr, inside ? argv : argv + LEADING, environ);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&files);
     return -e;
@@ -134,8 +143,9 @@ static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request
 {
     struct zl_client *c;
     int e = zl_cli_client(cli, ZL_NEVER_START, &c, err);
-    zl_auto_free char *program = NULL;
-    if (e < 0 || (e = zl_program_find("zl-image", &program, err)) < 0)
+    zl_auto_free char *program = NULL, *inside = NULL;
+    if (e < 0 || (e = zl_program_find("zl-image", &program, err)) < 0 ||
+        (geteuid() != 0 && (e = zl_program_find("zl-inside", &inside, err)) < 0))
         return e;
     if (zl_mkdir_p(c->place.data, 0755) < 0 && access(c->place.data, W_OK) < 0)
         return zl_hint(err, zl_fail(err, -errno, "use the data dir %s", c->place.data),
@@ -152,7 +162,7 @@ static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request
     zl_auto_close int from = ends[0];
     zl_auto_close int to = ends[1];
     pid_t pid;
-    e = spawn(program, c->place.data, in, to, &pid);
+    e = spawn(program, inside, c->place.data, in, to, &pid);
     if (e < 0)
         return zl_fail(err, e, "start %s", program);
     to = zl_close(to);

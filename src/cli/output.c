@@ -43,6 +43,13 @@ void zl_warn(const struct zl_cli *cli, const char *fmt, ...)
     print_to(&cli->err, &b);
 }
 
+void zl_warn_each(const struct zl_cli *cli, const struct zl_value *deployment)
+{
+    const struct zl_value *list = zl_value_get(deployment, "warnings");
+    for (const struct zl_value *w = list ? list->first : NULL; w; w = w->next)
+        zl_warn(cli, "%.*s", ZL_STR_FMT(w->text));
+}
+
 void zl_report(const struct zl_term *t, const struct zl_err *err)
 {
     zl_auto_buf b = ZL_BUF_INIT;

@@ -38,6 +38,8 @@ void zl_say(const struct zl_cli *cli, const char *fmt, ...) ZL_PRINTF(2, 3);
 /* A line on stderr, unless -q. */
 void zl_note(const struct zl_cli *cli, const char *fmt, ...) ZL_PRINTF(2, 3);
 void zl_warn(const struct zl_cli *cli, const char *fmt, ...) ZL_PRINTF(2, 3);
+/* The "warnings" of a deployment. */
+void zl_warn_each(const struct zl_cli *cli, const struct zl_value *deployment);
 /* "error: …" and "hint: …" on stderr. */
 void zl_report(const struct zl_term *t, const struct zl_err *err);
 

@@ -8,7 +8,8 @@
 
 struct zl_place {
     char *data;       /* absolute: --data-dir, ZLAYER_DATA_DIR, or the default */
-    char *run;        /* /var/run/zlayer for /var/lib/zlayer, else <data>/run */
+    char *run;        /* /var/run/zlayer for /var/lib/zlayer, of an ordinary user's default $XDG_RUNTIME_DIR/zlayer when
+                         that is this user's, else <data>/run */
     char *socket;     /* <run>/zlayer.sock */
     const char *from; /* how data was chosen: "--data-dir", "ZLAYER_DATA_DIR", "default" */
 };
