@@ -112,6 +112,9 @@ static void resolv_file(struct zl_buf *out)
 static int lease_layers(struct zl_agent *a, struct zl_arena *arena, const struct inst *i,
                         const struct zl_image_record *image, struct zl_rt_spec *spec, struct zl_err *err)
 {
+    if (image->artifact_type)
+        return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is an artifact of the type '%.100s', not a container image",
+                       image->reference, image->artifact_type);
     int r = zl_store_lease(&a->store, i->id, &image->chain_ids, err);
     if (r < 0)
         return r;

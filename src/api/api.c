@@ -152,6 +152,7 @@ static const api_handler handlers[ZL_H_COUNT] = {
     [ZL_H_IMAGE_GET] = api_image_get,
     [ZL_H_IMAGE_DELETE] = api_image_delete,
     [ZL_H_IMAGE_PULL] = api_image_work,
+    [ZL_H_IMAGE_PUSH] = api_image_work,
     [ZL_H_IMAGE_IMPORT] = api_image_work,
     [ZL_H_IMAGE_LOAD] = api_image_work,
     [ZL_H_IMAGE_SAVE] = api_image_work,

@@ -18,7 +18,8 @@
 
 /* clang-format off */
 static const char *const pulls[] = { "-as the document says", "if_not_present", "always", "never", "newer", NULL };
-static const char *const verbs[] = { "pull",  "import", "remove", "load", "save", "tag", "history", "prune", "fsck", "diff", "df", NULL };
+static const char *const verbs[] = { "pull", "import", "remove", "push",    "login", "load", "save",
+                                     "tag",  "history", "prune", "fsck", "diff", "df", NULL };
 static const char *const formats[] = { "oci", "docker", NULL };
 
 static const struct zl_field deploy_fields[] = {
@@ -44,7 +45,15 @@ static const struct zl_field exec_fields[] = {
 };
 
 #define REFERENCE STRING(zl_image_request, reference, | ZL_F_REQUIRED | ZL_F_NONEMPTY, .doc = "the image's name")
+#define CREDENTIALS \
+    STRING(zl_image_request, username, , .doc = "for the registry"), \
+    STRING(zl_image_request, password, , .doc = "of that user"), \
+    STRING(zl_image_request, identity_token, , .doc = "for the registry's token server"), \
+    STRING(zl_image_request, registry_token, , .doc = "for the registry, as it is")
+#define OF_PUSH \
+    STRING(zl_image_request, destination, , .doc = "where to, when not where its name says")
 #define OF_PULL \
+    STRING(zl_image_request, platform, , .doc = "os/architecture[/variant] instead of this machine's"), \
     { .name = "policy", .kind = ZL_K_ENUM, .offset = AT(zl_image_request, policy), .names = zl_pull_policies, \
       .fallback = "always", .doc = "when to ask the registry" }
 #define OF_IMPORT \
@@ -78,14 +87,17 @@ static const struct zl_field tag_fields[] = { REFERENCE, TARGET };
 static const struct zl_field prune_fields[] = { OF_PRUNE };
 static const struct zl_field fsck_fields[] = { OF_FSCK };
 static const struct zl_field diff_fields[] = { REFERENCE, OTHER };
-static const struct zl_field pull_fields[] = { REFERENCE, OF_PULL };
+static const struct zl_field pull_fields[] = { REFERENCE, OF_PULL, CREDENTIALS };
+static const struct zl_field push_fields[] = { REFERENCE, OF_PUSH, CREDENTIALS };
 static const struct zl_field import_fields[] = { REFERENCE, OF_IMPORT };
 static const struct zl_field image_fields[] = {
     { .name = "verb", .kind = ZL_K_ENUM, .offset = AT(zl_image_request, verb), .flags = ZL_F_REQUIRED, .names = verbs,
       .doc = "what to do" },
-    NAMED, OF_PULL, OF_IMPORT, TARGET, OTHER, OF_SAVE, OF_PRUNE, OF_FSCK,
+    NAMED, OF_PULL, OF_IMPORT, OF_PUSH, TARGET, OTHER, OF_SAVE, OF_PRUNE, OF_FSCK, CREDENTIALS,
     { .name = "stall_s", .kind = ZL_K_INT, .offset = AT(zl_image_request, stall_s), .flags = ZL_F_OMIT, .min = 1, .max = 3600, .fallback = "30",
       .doc = "how long a registry may send nothing" },
+    { .name = "chunk_bytes", .kind = ZL_K_INT, .offset = AT(zl_image_request, chunk_bytes), .flags = ZL_F_OMIT, .min = 1, .max = INT64_C(1) << 40,
+      .fallback = "67108864", .doc = "how much of a blob goes in one request" },
     { .name = "force", .kind = ZL_K_BOOL, .offset = AT(zl_image_request, force), .flags = ZL_F_OMIT, .doc = "though it is in use" },
 };
 /* clang-format on */
@@ -222,6 +234,14 @@ static const struct zl_type type_deploy =
 static const struct zl_type type_stop = ZL_TYPE("the request", struct zl_stop_request, stop_fields);
 static const struct zl_type type_exec = ZL_TYPE("the request", struct zl_exec_request, exec_fields);
 static const struct zl_type type_pull = ZL_TYPE("the request", struct zl_image_request, pull_fields);
+static void check_push(struct zl_decoder *d, const struct zl_value *v, void *object)
+{
+    ((struct zl_image_request *)object)->verb = ZL_IMAGE_PUSH;
+    check_image(d, v, object);
+}
+
+static const struct zl_type type_push =
+    ZL_TYPE("the request", struct zl_image_request, push_fields, .check = check_push);
 static const struct zl_type type_import =
     ZL_TYPE("the request", struct zl_image_request, import_fields, .check = check_import);
 const struct zl_type zl_type_image_request =
@@ -231,7 +251,7 @@ const struct zl_type *const zl_body_types[ZL_BODY_COUNT] = {
     [ZL_BODY_DEPLOY] = &type_deploy, [ZL_BODY_STOP] = &type_stop,     [ZL_BODY_EXEC] = &type_exec,
     [ZL_BODY_PULL] = &type_pull,     [ZL_BODY_IMPORT] = &type_import, [ZL_BODY_LOAD] = &type_load,
     [ZL_BODY_SAVE] = &type_save,     [ZL_BODY_TAG] = &type_tag,       [ZL_BODY_PRUNE] = &type_prune,
-    [ZL_BODY_FSCK] = &type_fsck,     [ZL_BODY_DIFF] = &type_diff,
+    [ZL_BODY_FSCK] = &type_fsck,     [ZL_BODY_DIFF] = &type_diff,    [ZL_BODY_PUSH] = &type_push,
 };
 
 int zl_body_decode(struct zl_decoder *d, const struct zl_type *type, struct zl_str text, void **ret, struct zl_err *err)

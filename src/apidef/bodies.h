@@ -20,6 +20,7 @@ enum zl_body {
     ZL_BODY_PRUNE,
     ZL_BODY_FSCK,
     ZL_BODY_DIFF,
+    ZL_BODY_PUSH,
     ZL_BODY_COUNT
 };
 
@@ -44,6 +45,8 @@ enum zl_image_verb {
     ZL_IMAGE_PULL,
     ZL_IMAGE_IMPORT,
     ZL_IMAGE_REMOVE,
+    ZL_IMAGE_PUSH,
+    ZL_IMAGE_LOGIN,
     ZL_IMAGE_LOAD,
     ZL_IMAGE_SAVE,
     ZL_IMAGE_TAG,
@@ -60,7 +63,13 @@ struct zl_image_request {
     int verb;
     const char *reference;
     /* of pull */
-    int policy;      /* enum zl_pull_policy */
+    int policy;           /* enum zl_pull_policy */
+    const char *platform; /* os/architecture[/variant]; NULL: this machine's */
+    /* of push; NULL: where its name says */
+    const char *destination;
+    int64_t chunk_bytes; /* how much of a blob goes in one request; 0: as usual */
+    /* of both: for the registry, instead of what the files of the job's user hold */
+    const char *username, *password, *identity_token, *registry_token;
     int64_t stall_s; /* how long a registry may send nothing */
     /* of import; source: a tar file or a folder. The rest is the image's config. */
     const char *source;

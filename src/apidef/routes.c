@@ -18,6 +18,7 @@ const struct zl_route zl_routes[ZL_H_COUNT] = {
     { "GET", "/api/v1/images/{reference}", ZL_PERM_READ, 0, ZL_BODY_NONE, ZL_H_IMAGE_GET, "one image" },
     { "DELETE", "/api/v1/images/{reference}", ZL_PERM_WRITE, 0, ZL_BODY_NONE, ZL_H_IMAGE_DELETE, "remove one" },
     { "POST", "/api/v1/images/pull", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_PULL, ZL_H_IMAGE_PULL, "fetch one" },
+    { "POST", "/api/v1/images/push", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_PUSH, ZL_H_IMAGE_PUSH, "send one to a registry" },
     { "POST", "/api/v1/images/import", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_IMPORT, ZL_H_IMAGE_IMPORT, "make one of a root filesystem" },
     { "POST", "/api/v1/images/load", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_LOAD, ZL_H_IMAGE_LOAD, "take the images of an archive" },
     { "POST", "/api/v1/images/save", ZL_PERM_WRITE, ZL_ROUTE_STREAM, ZL_BODY_SAVE, ZL_H_IMAGE_SAVE, "write images into an archive" },

@@ -23,6 +23,7 @@ enum zl_handler {
     ZL_H_IMAGE_GET,
     ZL_H_IMAGE_DELETE,
     ZL_H_IMAGE_PULL,
+    ZL_H_IMAGE_PUSH,
     ZL_H_IMAGE_IMPORT,
     ZL_H_IMAGE_LOAD,
     ZL_H_IMAGE_SAVE,

@@ -9,6 +9,8 @@
 
 static const char environment_topic[] =
     "Environment variables\n\n"
+    "  ZLAYER_CONFIG_DIR where registries.yml and auth.json are: /etc/zlayer, or ~/.config/zlayer\n"
+    "  ZLAYER_AUTH_FILE  the credentials of registries, instead of auth.json there\n"
     "  ZLAYER_DATA_DIR   where the node keeps its state; --data-dir overrides it\n"
     "                    (/var/lib/zlayer for root, ~/.local/share/zlayer for others)\n"
     "  ZLAYER_LOG        what programs of zlayer log: error, warn, info or debug\n"

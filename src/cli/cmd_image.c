@@ -1,5 +1,4 @@
 #include "cli/commands.h"
-#include "cli/document.h"
 #include "cli/imagework.h"
 #include "cli/node.h"
 #include "cli/output.h"
@@ -197,74 +196,7 @@ static int run_import(struct zl_cli *cli, void *options, struct zl_err *err)
     return 0;
 }
 
-struct pull_options {
-    const char *image;
-};
-
-static int pull_one(struct zl_cli *cli, const char *image, struct zl_value *results, struct zl_err *err)
-{
-    struct zl_arena *a = &cli->arena;
-    struct zl_image_request request = { .verb = ZL_IMAGE_PULL, .reference = image, .policy = ZL_PULL_ALWAYS };
-    const struct zl_value *done;
-    int e = zl_image_work(cli, &request, &done, err);
-    if (e < 0)
-        return e;
-    if (*zl_value_cstr(done, "warning"))
-        zl_warn(cli, "%s: %s", image, zl_value_cstr(done, "warning"));
-    struct zl_value *row = zl_value_new(a, ZL_MAP);
-    zl_value_set(a, row, "reference", zl_value_string(a, zl_value_str(done, "reference")));
-    zl_value_set(a, row, "digest", zl_value_string(a, zl_value_str(done, "digest")));
-    zl_value_append(results, row);
-    return 0;
-}
-
-static int run_pull(struct zl_cli *cli, void *options, struct zl_err *err)
-{
-    static const struct zl_column columns[] = { { "REFERENCE", "reference", ZL_COLUMN_CUT, NULL },
-                                                { "DIGEST", "digest", 0, NULL } };
-    static const struct zl_listing listing = { columns, ZL_ARRAY_LEN(columns), "reference", NULL };
-    const struct pull_options *o = options;
-    struct zl_value *results = zl_value_new(&cli->arena, ZL_LIST);
-    struct zl_document doc = { 0 };
-    int e = 0;
-    if (o->image)
-        e = pull_one(cli, o->image, results, err);
-    else
-        e = zl_document_load(cli, NULL, &doc, err);
-    for (unsigned i = 0; e >= 0 && doc.spec && i < doc.spec->services.n; i++) {
-        const struct zl_service *s = doc.spec->services.v[i];
-        bool again = false; /* services may share an image */
-        for (unsigned k = 0; k < i; k++)
-            again |= zl_streq(((struct zl_service *)doc.spec->services.v[k])->image.name, s->image.name);
-        if (!again)
-            e = pull_one(cli, s->image.name, results, err);
-    }
-    if (e >= 0)
-        zl_output_list(cli, &listing, results);
-    return e;
-}
-
 /* ---- tables ---- */
-
-static const struct zl_arg pull_args[] = {
-    { "IMAGE", offsetof(struct pull_options, image), ZL_ARG_OPTIONAL,
-      "a reference; without it every image of the document of this folder", .complete = ZL_COMPLETE_IMAGES },
-};
-static const struct zl_example pull_examples[] = {
-    { "zlayer pull nginx:1.27", "one image" },
-    { "zlayer pull", "all that .zlayer.yml names" },
-};
-const struct zl_cmd zl_cmd_pull = {
-    .name = "pull",
-    .summary = "Pull images from their registries",
-    .details = "Every byte is verified against its digest before it is used.",
-    .group = ZL_GROUP_IMAGES,
-    .flags = ZL_CMD_OUTPUT,
-    ZL_CMD_EXAMPLES(pull_examples),
-    ZL_CMD_ARGS(pull_args),
-    .size = sizeof(struct pull_options),
-    .run = run_pull,
-};
 
 static const struct zl_example ls_examples[] = {
     { "zlayer image ls", "what is in the store" },

@@ -4,6 +4,8 @@
 #include "cli/node.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "image/credentials.h"
+#include "spec/reference.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -52,6 +54,22 @@ static int take(struct zl_cli *cli, struct zl_progress *p, struct zl_str line, c
     return hint[0] ? zl_hint(err, code, "%s", hint) : code;
 }
 
+/* The agent's user has files of its own; who asks it brings the credentials from his. */
+static void add_credentials(struct zl_cli *cli, struct zl_image_request *q)
+{
+    struct zl_reference ref;
+    struct zl_credentials c;
+    const char *why, *to = q->destination ? q->destination : q->reference;
+    if (q->username || zl_reference_parse(zl_str(to), &ref, &why) < 0)
+        return;
+    zl_credentials_find(ref.registry, ref.repository, &c);
+    q->username = c.user[0] ? zl_arena_strdup(&cli->arena, c.user) : NULL;
+    q->password = c.password[0] ? zl_arena_strdup(&cli->arena, c.password) : NULL;
+    q->identity_token = c.identity_token[0] ? zl_arena_strdup(&cli->arena, c.identity_token) : NULL;
+    q->registry_token = c.registry_token[0] ? zl_arena_strdup(&cli->arena, c.registry_token) : NULL;
+    zl_credentials_done(&c);
+}
+
 static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
                     const struct zl_value **ret, struct zl_err *err)
 {
@@ -69,11 +87,18 @@ static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, 
         *ret = reply;
         return e;
     }
-    bool imports = request->verb == ZL_IMAGE_IMPORT;
-    zl_buf_puts(&path, imports ? "import" : "pull");
+    static const struct {
+        const char *path;
+        enum zl_body body;
+    } verbs[] = { [ZL_IMAGE_PULL] = { "pull", ZL_BODY_PULL },
+                  [ZL_IMAGE_IMPORT] = { "import", ZL_BODY_IMPORT },
+                  [ZL_IMAGE_PUSH] = { "push", ZL_BODY_PUSH } };
+    struct zl_image_request q = *request;
+    if (q.verb != ZL_IMAGE_IMPORT)
+        add_credentials(cli, &q);
+    zl_buf_puts(&path, verbs[q.verb].path);
     ZL_AUTO(zl_stream) s = NULL;
-    const struct zl_type *type = zl_body_types[imports ? ZL_BODY_IMPORT : ZL_BODY_PULL];
-    e = zl_stream_open(c, "POST", path.p, zl_print(&cli->arena, type, request), &s, err);
+    e = zl_stream_open(c, "POST", path.p, zl_print(&cli->arena, zl_body_types[verbs[q.verb].body], &q), &s, err);
     struct zl_str line;
     while (e >= 0) {
         int r = zl_stream_line(s, -1, &line, err);
@@ -86,7 +111,8 @@ static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, 
     return e;
 }
 
-/* `inside`: an ordinary user's job is started by zl-inside, in a user namespace of its own; NULL: root's. */
+/* `inside`: an ordinary user's job is started by zl-inside, in a user namespace of its own; NULL: root's, or one without
+ * a store. `data` NULL: a job without a store. */
 static int spawn(const char *program, const char *inside, const char *data, int in, int out, pid_t *ret)
 {
     posix_spawn_file_actions_t files;
@@ -103,8 +129,8 @@ static int spawn(const char *program, const char *inside, const char *data, int 
                      (char[]){ "map" },
                      (char *)(uintptr_t)program,
                      (char[]){ "zl-image" },
-                     (char[]){ "--data-dir" },
-                     (char *)data,
+                     (char *)(uintptr_t)(data ? "--data-dir" : "--login"),
+                     (char *)(uintptr_t)data,
                      NULL };
     enum { LEADING = 3 };
     int e = posix_spawn(ret, inside ? inside : program, &files, &attr, inside ? argv : argv + LEADING, environ);
@@ -138,18 +164,13 @@ static int read_events(struct zl_cli *cli, int fd, struct zl_progress *p, const 
     }
 }
 
-static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
-                      const struct zl_value **ret, struct zl_err *err)
+static int run_job(struct zl_cli *cli, const char *data, const struct zl_image_request *request, struct zl_progress *p,
+                   const struct zl_value **ret, struct zl_err *err)
 {
-    struct zl_client *c;
-    int e = zl_cli_client(cli, ZL_NEVER_START, &c, err);
     zl_auto_free char *program = NULL, *inside = NULL;
-    if (e < 0 || (e = zl_program_find("zl-image", &program, err)) < 0 ||
-        (geteuid() != 0 && (e = zl_program_find("zl-inside", &inside, err)) < 0))
+    int e = zl_program_find("zl-image", &program, err);
+    if (e < 0 || (data && geteuid() != 0 && (e = zl_program_find("zl-inside", &inside, err)) < 0))
         return e;
-    if (zl_mkdir_p(c->place.data, 0755) < 0 && access(c->place.data, W_OK) < 0)
-        return zl_hint(err, zl_fail(err, -errno, "use the data dir %s", c->place.data),
-                       "name another with --data-dir, or run as root");
     zl_auto_buf json = ZL_BUF_INIT;
     zl_json_print(&json, zl_print(&cli->arena, &zl_type_image_request, request), 0);
     zl_auto_close int in = zl_sealed_memfd("image-request", json.p, json.n);
@@ -162,7 +183,7 @@ static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request
     zl_auto_close int from = ends[0];
     zl_auto_close int to = ends[1];
     pid_t pid;
-    e = spawn(program, inside, c->place.data, in, to, &pid);
+    e = spawn(program, inside, data, in, to, &pid);
     if (e < 0)
         return zl_fail(err, e, "start %s", program);
     to = zl_close(to);
@@ -173,6 +194,29 @@ static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request
     if (e >= 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == 0))
         e = zl_fail(err, ZL_E_INTERNAL, "the image job ended with %s %d", WIFSIGNALED(status) ? "signal" : "exit code",
                     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    return e;
+}
+
+static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
+                      const struct zl_value **ret, struct zl_err *err)
+{
+    struct zl_client *c;
+    int e = zl_cli_client(cli, ZL_NEVER_START, &c, err);
+    if (e < 0)
+        return e;
+    if (zl_mkdir_p(c->place.data, 0755) < 0 && access(c->place.data, W_OK) < 0)
+        return zl_hint(err, zl_fail(err, -errno, "use the data dir %s", c->place.data),
+                       "name another with --data-dir, or run as root");
+    return run_job(cli, c->place.data, request, p, ret, err);
+}
+
+int zl_image_login(struct zl_cli *cli, const struct zl_image_request *request, struct zl_err *err)
+{
+    struct zl_progress p;
+    const struct zl_value *done;
+    zl_progress_init(&p, cli);
+    int e = run_job(cli, NULL, request, &p, &done, err);
+    zl_progress_done(&p);
     return e;
 }
 

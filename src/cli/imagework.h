@@ -10,5 +10,7 @@
 /* *ret: the last event, or the reply to a removal. */
 int zl_image_work(struct zl_cli *cli, const struct zl_image_request *request, const struct zl_value **ret,
                   struct zl_err *err) ZL_MUST;
+/* Whether a registry takes the request's credentials; never by the agent, whose business they are not. */
+int zl_image_login(struct zl_cli *cli, const struct zl_image_request *request, struct zl_err *err) ZL_MUST;
 /* Whether an agent answers on the data dir. */
 bool zl_agent_runs(struct zl_cli *cli);

@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 static const struct zl_cmd *const commands[] = {
-    &zl_cmd_up,       &zl_cmd_deploy, &zl_cmd_down,   &zl_cmd_stop,    &zl_cmd_exec,       &zl_cmd_status,
-    &zl_cmd_ps,       &zl_cmd_logs,   &zl_cmd_pull,   &zl_cmd_image,   &zl_cmd_validate,   &zl_cmd_spec,
-    &zl_cmd_oci,      &zl_cmd_serve,  &zl_cmd_doctor, &zl_cmd_version, &zl_cmd_completion, &zl_cmd_help,
-    &zl_cmd_complete, &zl_cmd_man,    NULL,
+    &zl_cmd_up,      &zl_cmd_deploy,     &zl_cmd_down, &zl_cmd_stop,     &zl_cmd_exec,  &zl_cmd_status,
+    &zl_cmd_ps,      &zl_cmd_logs,       &zl_cmd_pull, &zl_cmd_push,     &zl_cmd_login, &zl_cmd_logout,
+    &zl_cmd_image,   &zl_cmd_validate,   &zl_cmd_spec, &zl_cmd_oci,      &zl_cmd_serve, &zl_cmd_doctor,
+    &zl_cmd_version, &zl_cmd_completion, &zl_cmd_help, &zl_cmd_complete, &zl_cmd_man,   NULL,
 };
 
 static const struct zl_example examples[] = {

@@ -24,6 +24,8 @@ static const struct zl_field record_fields[] = {
     { .name = "created_ms", .kind = ZL_K_INT, .offset = AT(created_ms), .min = 0, .max = INT64_MAX },
     { .name = "os", .kind = ZL_K_STRING, .offset = AT(os), .flags = ZL_F_OMIT },
     { .name = "architecture", .kind = ZL_K_STRING, .offset = AT(architecture), .flags = ZL_F_OMIT },
+    { .name = "variant", .kind = ZL_K_STRING, .offset = AT(variant), .flags = ZL_F_OMIT },
+    { .name = "artifact_type", .kind = ZL_K_STRING, .offset = AT(artifact_type), .flags = ZL_F_OMIT },
     { .name = "layers", .kind = ZL_K_STRINGS, .offset = AT(layers) },
     { .name = "chain_ids", .kind = ZL_K_STRINGS, .offset = AT(chain_ids) },
     { .name = "entrypoint", .kind = ZL_K_STRINGS, .offset = AT(entrypoint) },

@@ -23,7 +23,8 @@ struct zl_image_record {
     const char *config;    /* its digest */
     int64_t size_bytes;    /* of the blobs */
     int64_t created_ms;    /* when it came here, wall clock */
-    const char *os, *architecture;
+    const char *os, *architecture, *variant;
+    const char *artifact_type;   /* of what is no container image: then there are no layers to run; else NULL */
     struct zl_strings layers;    /* blob digests, lowest first */
     struct zl_strings chain_ids; /* "sha256:…", lowest first */
     struct zl_strings entrypoint, cmd, env, ports;
@@ -75,7 +76,7 @@ void zl_store_release(const struct zl_store *s, const char *holder);
 int zl_tree_bytes(int dir, const char *name, uint64_t *ret) ZL_MUST;
 
 /* What the store holds, in bytes on the disk. */
-struct zl_usage {
+struct zl_store_use {
     uint64_t blobs, blob_bytes, layers, layer_bytes;
     uint64_t reclaimable_bytes; /* of both: what no image, container or job needs */
     uint64_t staging_bytes;     /* of jobs at work */
@@ -86,7 +87,7 @@ struct zl_image_usage {
     bool in_use;                  /* by a container */
 };
 /* Calls fn with each image, by name. */
-int zl_store_usage(const struct zl_store *s, struct zl_arena *arena, struct zl_usage *ret,
+int zl_store_usage(const struct zl_store *s, struct zl_arena *arena, struct zl_store_use *ret,
                    void (*fn)(void *arg, const struct zl_image_usage *u), void *arg, struct zl_err *err) ZL_MUST;
 
 /* The store's lock: shared while layers are looked up and leased or added, alone to collect. -errno or a descriptor. */

@@ -182,7 +182,7 @@ static uint64_t unneeded(const struct parts *p, const struct zl_needed *a, const
     return bytes;
 }
 
-int zl_store_usage(const struct zl_store *s, struct zl_arena *arena, struct zl_usage *ret,
+int zl_store_usage(const struct zl_store *s, struct zl_arena *arena, struct zl_store_use *ret,
                    void (*fn)(void *arg, const struct zl_image_usage *u), void *arg, struct zl_err *err)
 {
     struct parts blobs = { 0 }, layers = { 0 };
@@ -204,7 +204,7 @@ int zl_store_usage(const struct zl_store *s, struct zl_arena *arena, struct zl_u
         each_image(&records, &blobs, &layers, NULL, NULL, NULL);
         each_image(&records, &blobs, &layers, &leased, fn, arg);
         const struct zl_needed none = { 0 };
-        *ret = (struct zl_usage){
+        *ret = (struct zl_store_use){
             .blobs = blobs.n,
             .blob_bytes = blobs.bytes,
             .layers = layers.n,

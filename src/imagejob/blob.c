@@ -25,6 +25,8 @@ static int start_again(struct blob *b, struct zl_err *err)
     b->got = 0;
     b->exchanges = 0;
     zl_digest_restart(b->hash);
+    if (b->progress) /* who reads the file while it grows must hear of it */
+        b->progress(b->arg, 0);
     return 0;
 }
 

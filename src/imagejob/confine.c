@@ -92,7 +92,7 @@ static int landlock(const struct zl_store *store, const char *source)
     if (rules < 0)
         return -errno;
     /* Of the store everything but running programs from it. */
-    int r = allow(rules, store->dir, set.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE);
+    int r = store ? allow(rules, store->dir, set.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE) : 0;
     r = r < 0 ? r : allow_lookups(rules);
     if (r == 0 && source) {
         zl_auto_close int fd = zl_openat(AT_FDCWD, source, O_PATH, 0);

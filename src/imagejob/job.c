@@ -2,6 +2,8 @@
 
 #include "base/fd.h"
 #include "base/id.h"
+#include "base/phase.h"
+#include "image/credentials.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -51,6 +53,8 @@ int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_
     *job = (struct zl_image_job){ .staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
     job->store.dir = -EBADF;
     zl_arena_init(&job->arena);
+    if (!data_dir)
+        return 0;
     int r = zl_store_open(data_dir, &job->store, err);
     if (r < 0)
         return r;
@@ -100,8 +104,33 @@ void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r
         zl_buf_puts(&line, ",\"warning\":");
         zl_json_string(&line, zl_str(warning));
     }
+    zl_buf_puts(&line, job->stale ? ",\"stale\":true}" : "}");
+    event(job, &line);
+}
+
+void zl_image_job_pushed(struct zl_image_job *job, const char *reference, const char *digest, const char *blobs,
+                         const char *warning)
+{
+    zl_auto_buf line = ZL_BUF_INIT;
+    zl_buf_puts(&line, "{\"event\":\"done\",\"reference\":");
+    zl_json_string(&line, zl_str(reference));
+    zl_buf_printf(&line, ",\"digest\":\"%s\",\"blobs\":%s", digest, blobs);
+    if (warning) {
+        zl_buf_puts(&line, ",\"warning\":");
+        zl_json_string(&line, zl_str(warning));
+    }
     zl_buf_putc(&line, '}');
     event(job, &line);
+}
+
+void zl_image_job_credentials(const struct zl_image_job *job, struct zl_credentials *ret)
+{
+    const struct zl_image_request *q = job->request;
+    *ret = (struct zl_credentials){ 0 };
+    snprintf(ret->user, sizeof ret->user, "%s", q->username ? q->username : "");
+    snprintf(ret->password, sizeof ret->password, "%s", q->password ? q->password : "");
+    snprintf(ret->identity_token, sizeof ret->identity_token, "%s", q->identity_token ? q->identity_token : "");
+    snprintf(ret->registry_token, sizeof ret->registry_token, "%s", q->registry_token ? q->registry_token : "");
 }
 
 int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err)

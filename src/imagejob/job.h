@@ -17,13 +17,21 @@ struct zl_image_job {
     struct zl_arena arena;
     const struct zl_image_request *request;
     int events; /* where event lines go */
+    bool stale; /* what is done with may not be the newest: said with the done event */
 };
 
+/* `data_dir` NULL: a job without a store. */
 int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err) ZL_MUST;
 void zl_image_job_close(struct zl_image_job *job);
 void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total);
 /* `warning`: what the user should know beside it, or NULL. */
 void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning);
+/* `blobs`: a JSON object that counts what became of them. */
+void zl_image_job_pushed(struct zl_image_job *job, const char *reference, const char *digest, const char *blobs,
+                         const char *warning);
+/* Those of the request; none when it has none. */
+struct zl_credentials;
+void zl_image_job_credentials(const struct zl_image_job *job, struct zl_credentials *ret);
 
 /* Puts bytes into the store as a blob; gives its digest. */
 int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
@@ -39,4 +47,6 @@ int zl_image_job_flush(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 
 int zl_pull(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_push(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_login(struct zl_image_job *job, struct zl_err *err) ZL_MUST; /* of a job without a store */
 int zl_import(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

@@ -22,7 +22,9 @@ struct pull {
     struct zl_image_job *job;
     struct zl_reference ref;
     char text[ZL_REFERENCE_TEXT_SIZE];
-    int policy; /* enum zl_pull_policy */
+    int policy;                      /* enum zl_pull_policy */
+    struct zl_oci_platform platform; /* what is wanted */
+    char warning[200];               /* of the registry, for the user; "" */
     struct zl_registry *registry;
     atomic_bool stop;
     const char *digest;          /* of what the reference names */
@@ -32,11 +34,20 @@ struct pull {
     uint64_t documents; /* bytes of manifest, index and config */
 };
 
-/* The record that is here, when all its layers are. */
+static bool wanted_platform(const struct pull *p, const struct zl_image_record *r)
+{
+    const struct zl_oci_platform is = { .os = r->os ? r->os : "",
+                                        .architecture = r->architecture ? r->architecture : "",
+                                        .variant = r->variant ? r->variant : "",
+                                        .os_version = p->platform.os_version };
+    return r->artifact_type || zl_oci_platform_fit(&p->platform, &is) > 0;
+}
+
+/* The record that is here, when all its layers are, and it is for what is wanted. */
 static struct zl_image_record *present(struct pull *p)
 {
     struct zl_image_record *r;
-    if (zl_store_find(&p->job->store, &p->job->arena, p->text, &r, NULL) < 0)
+    if (zl_store_find(&p->job->store, &p->job->arena, p->text, &r, NULL) < 0 || !wanted_platform(p, r))
         return NULL;
     for (unsigned i = 0; i < r->chain_ids.n; i++)
         if (!zl_store_has_layer(&p->job->store, r->chain_ids.v[i]))
@@ -48,15 +59,14 @@ static struct zl_image_record *present(struct pull *p)
 static int descend(struct pull *p, unsigned depth, struct zl_registry_manifest *body, struct zl_err *err)
 {
     struct zl_arena *a = &p->job->arena;
-    struct zl_oci_platform host = zl_oci_platform_host();
-    const struct zl_oci_descriptor *d = zl_oci_platform_choose(&p->manifest, &host);
+    const struct zl_oci_descriptor *d = zl_oci_platform_choose(&p->manifest, &p->platform);
     if (!d) {
         zl_auto_buf has = ZL_BUF_INIT, mine = ZL_BUF_INIT;
         for (unsigned i = 0; i < p->manifest.n && has.n < 100; i++) {
             zl_buf_puts(&has, i ? ", " : "");
             zl_oci_platform_print(&p->manifest.items[i].platform, &has);
         }
-        zl_oci_platform_print(&host, &mine);
+        zl_oci_platform_print(&p->platform, &mine);
         return zl_fail(err, ZL_E_BAD_IMAGE, "it has no image for %s, only for: %.150s", mine.p,
                        has.n ? has.p : "nothing");
     }
@@ -102,6 +112,7 @@ static int fetch_manifest(struct pull *p, const struct zl_image_record *here, st
     zl_phase("pull.manifest");
     p->digest = p->manifest_digest = zl_arena_strdup(a, m.digest);
     p->documents = m.body.n;
+    snprintf(p->warning, sizeof p->warning, "%s", m.warning);
     r = zl_oci_manifest_parse(a, zl_buf_view(&m.body), m.content_type, &p->manifest, err);
     r = r < 0 ? r : zl_image_job_put_blob(p->job, m.body.p, m.body.n, digest, err);
     for (unsigned depth = 0; r == 0 && p->manifest.kind == ZL_OCI_INDEX; depth++)
@@ -128,18 +139,54 @@ static int fetch_config(struct pull *p, struct zl_err *err)
     if (p->config.diff_ids.n != p->manifest.n)
         return zl_fail(err, ZL_E_BAD_IMAGE, "its manifest has %u layers, its config %u", p->manifest.n,
                        p->config.diff_ids.n);
-    struct zl_oci_platform host = zl_oci_platform_host(), *is = &p->config.platform;
+    struct zl_oci_platform *is = &p->config.platform;
     if (!*is->os)
-        is->os = host.os;
+        is->os = p->platform.os;
     if (!*is->architecture)
-        is->architecture = host.architecture;
-    if (zl_oci_platform_fit(&host, is) == 0) {
+        is->architecture = p->platform.architecture;
+    is->os_version = p->platform.os_version; /* the index has chosen by it */
+    if (zl_oci_platform_fit(&p->platform, is) == 0) {
         zl_auto_buf wants = ZL_BUF_INIT, mine = ZL_BUF_INIT;
         zl_oci_platform_print(is, &wants);
-        zl_oci_platform_print(&host, &mine);
-        return zl_fail(err, ZL_E_BAD_IMAGE, "it is for %.60s, this machine is %s", wants.p, mine.p);
+        zl_oci_platform_print(&p->platform, &mine);
+        return zl_fail(err, ZL_E_BAD_IMAGE, "it is for %.60s, %s is %.80s", wants.p,
+                       p->job->request->platform ? "wanted" : "this machine", mine.p);
     }
     return 0;
+}
+
+/* Of an artifact: a blob of any type, as it is. */
+static int fetch_blob(struct pull *p, const struct zl_oci_descriptor *d, struct zl_err *err)
+{
+    int r = zl_image_job_keep(p->job, &d->digest, 1, err);
+    char path[100];
+    snprintf(path, sizeof path, "blobs/sha256/%s", d->digest + 7);
+    if (r < 0 || faccessat(p->job->store.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return r; /* it is there, and what is there is whole */
+    zl_auto_close int fd = zl_openat(p->job->staging, "artifact", O_RDWR | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0)
+        return zl_fail_errno(err, fd == -ENOSPC ? ZL_E_DISK_FULL : fd, fd, "make a staging file");
+    r = zl_registry_blob(p->registry, d->digest, (uint64_t)d->size, fd, NULL, NULL, err);
+    if (r == 0 && fdatasync(fd) < 0)
+        r = zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the blob to the disk");
+    r = r < 0 ? r : zl_image_job_keep_blob(p->job, "artifact", d->digest, err);
+    return r < 0 ? zl_wrap(err, r, "fetch the blob %.19s…", d->digest) : 0;
+}
+
+static int fetch_artifact(struct pull *p, struct zl_err *err)
+{
+    int r = fetch_blob(p, &p->manifest.config, err);
+    p->documents += (uint64_t)p->manifest.config.size;
+    for (unsigned i = 0; r == 0 && i < p->manifest.n; i++) {
+        const struct zl_oci_descriptor *d = &p->manifest.items[i];
+        char name[16];
+        snprintf(name, sizeof name, "%.12s", d->digest + 7);
+        zl_image_job_progress(p->job, name, 0, (uint64_t)d->size);
+        r = fetch_blob(p, d, err);
+        if (r == 0)
+            zl_image_job_progress(p->job, name, (uint64_t)d->size, (uint64_t)d->size);
+    }
+    return r;
 }
 
 static struct zl_strings chain_ids(struct pull *p)
@@ -183,6 +230,10 @@ static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err
         .created_ms = (int64_t)zl_clock_wall_ms(),
         .os = c->platform.os,
         .architecture = c->platform.architecture,
+        .variant = c->platform.variant && *c->platform.variant ? c->platform.variant : NULL,
+        .artifact_type = !p->manifest.artifact        ? NULL
+                         : *p->manifest.artifact_type ? p->manifest.artifact_type
+                                                      : p->manifest.config.media_type,
         .layers = blobs,
         .chain_ids = *chains,
         .entrypoint = c->entrypoint,
@@ -198,7 +249,7 @@ static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err
     zl_phase("pull.commit");
     r = r < 0 ? r : zl_store_put(&p->job->store, &record, err);
     if (r == 0)
-        zl_image_job_done(p->job, &record, NULL);
+        zl_image_job_done(p->job, &record, p->warning[0] ? p->warning : NULL);
     return r;
 }
 
@@ -211,6 +262,7 @@ static int stale(struct pull *p, const struct zl_image_record *here, int r, stru
     char warning[sizeof err->text + 100];
     snprintf(warning, sizeof warning, "the image that is here is used; whether it is the newest is not known: %s",
              err->text);
+    p->job->stale = true;
     zl_image_job_done(p->job, here, warning);
     return 0;
 }
@@ -224,6 +276,11 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
         zl_image_job_done(p->job, here, NULL);
         return 0;
     }
+    if (p->manifest.artifact) {
+        static const struct zl_strings none;
+        r = fetch_artifact(p, err);
+        return r < 0 ? r : commit(p, &none, err);
+    }
     r = fetch_config(p, err);
     if (r < 0)
         return r;
@@ -236,8 +293,11 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
 static int go(struct pull *p, const struct zl_image_record *here, struct zl_err *err)
 {
     struct zl_hosts hosts;
+    struct zl_credentials given;
     struct zl_registry_options o = { .hosts = &hosts, .stop = &p->stop, .stall_s = (unsigned)p->job->request->stall_s };
-    int r = zl_hosts_load(&hosts, &p->ref, NULL, false, err);
+    zl_image_job_credentials(p->job, &given);
+    int r = zl_hosts_load(&hosts, &p->ref, &given, false, err);
+    zl_credentials_done(&given);
     if (r < 0)
         return r;
     r = zl_confine(&p->job->store, NULL, err);
@@ -274,6 +334,10 @@ int zl_pull(struct zl_image_job *job, struct zl_err *err)
     if (p.ref.digest[0] && !zl_oci_digest_valid(zl_str(p.ref.digest)))
         return zl_fail(err, ZL_E_UNSUPPORTED, "'%.100s': only sha256 digests are supported", name);
     zl_reference_print(&p.ref, p.text);
+    p.platform = zl_oci_platform_host();
+    if (job->request->platform && zl_oci_platform_parse(&job->arena, zl_str(job->request->platform), &p.platform) < 0)
+        return zl_hint(err, zl_fail(err, ZL_E_INVALID, "'%.80s' is no platform", job->request->platform),
+                       "write os/architecture or os/architecture/variant: linux/arm64, linux/arm/v7");
     struct zl_image_record *here = present(&p);
     if (p.policy == ZL_PULL_NEVER && !here)
         return zl_hint(
