@@ -251,7 +251,7 @@ const struct zl_type *const zl_body_types[ZL_BODY_COUNT] = {
     [ZL_BODY_DEPLOY] = &type_deploy, [ZL_BODY_STOP] = &type_stop,     [ZL_BODY_EXEC] = &type_exec,
     [ZL_BODY_PULL] = &type_pull,     [ZL_BODY_IMPORT] = &type_import, [ZL_BODY_LOAD] = &type_load,
     [ZL_BODY_SAVE] = &type_save,     [ZL_BODY_TAG] = &type_tag,       [ZL_BODY_PRUNE] = &type_prune,
-    [ZL_BODY_FSCK] = &type_fsck,     [ZL_BODY_DIFF] = &type_diff,    [ZL_BODY_PUSH] = &type_push,
+    [ZL_BODY_FSCK] = &type_fsck,     [ZL_BODY_DIFF] = &type_diff,     [ZL_BODY_PUSH] = &type_push,
 };
 
 int zl_body_decode(struct zl_decoder *d, const struct zl_type *type, struct zl_str text, void **ret, struct zl_err *err)

@@ -111,8 +111,8 @@ static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, 
     return e;
 }
 
-/* `inside`: an ordinary user's job is started by zl-inside, in a user namespace of its own; NULL: root's, or one without
- * a store. `data` NULL: a job without a store. */
+/* `inside`: an ordinary user's job is started by zl-inside, in a user namespace of its own; NULL: root's, or one
+ * without a store. `data` NULL: a job without a store. */
 static int spawn(const char *program, const char *inside, const char *data, int in, int out, pid_t *ret)
 {
     posix_spawn_file_actions_t files;

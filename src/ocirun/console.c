@@ -11,23 +11,9 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
-
-static int connect_console(struct ocirun *r, const char *path, int *ret)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    if (strlen(path) >= sizeof a.sun_path)
-        return zl_fail(&r->err, -ENAMETOOLONG, "connect to the console socket %s", path);
-    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
-    zl_auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
-        return zl_fail(&r->err, -errno, "connect to the console socket %s", path);
-    *ret = ZL_TAKE_FD(fd);
-    return 0;
-}
 
 int ocirun_make_console(struct ocirun *r, struct zl_job *job, bool waits)
 {
@@ -37,8 +23,10 @@ int ocirun_make_console(struct ocirun *r, struct zl_job *job, bool waits)
     const char *path = r->o.console_socket;
     if (path && !job->terminal)
         return zl_fail(&r->err, ZL_E_USAGE, "--console-socket is of use with process.terminal only");
-    if (path)
-        return connect_console(r, path, &ret->theirs);
+    if (path) {
+        ret->theirs = ocirun_connect(path);
+        return ret->theirs < 0 ? zl_fail(&r->err, ret->theirs, "connect to the console socket %s", path) : 0;
+    }
     if (!job->terminal)
         return 0;
     if (!waits)

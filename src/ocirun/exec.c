@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -200,6 +201,33 @@ static int spawn(struct ocirun *r, const struct zl_oci_runtime *c, struct zl_job
     return e < 0 ? ocirun_setup_error(r, &err) : zl_fail(&r->err, ZL_E_RUNTIME, "the helper ended without a word");
 }
 
+/* [CONTROLLER,…:]PATH: to the group of that path below the container's, of these hierarchies or of all. */
+static int go_below(struct ocirun *r, struct zl_cgroup *g, const char *text)
+{
+    struct zl_str path, names = zl_str_cut(zl_str(text), ':', &path), all = { NULL, 0 };
+    bool some = false;
+    if (!path.p) {
+        path = names;
+        names = all;
+    }
+    for (struct zl_str rest = path; rest.p;)
+        if (zl_str_is(zl_str_cut(rest, '/', &rest), ".."))
+            return zl_fail(&r->err, ZL_E_USAGE, "--cgroup %.200s: no path leads out of the container's group", text);
+    for (int c = 0; c < ZL_CONTROLLER_COUNT; c++) {
+        bool named = !names.p;
+        for (struct zl_str rest = names; rest.p && !named;)
+            named = zl_str_is(zl_str_cut(rest, ',', &rest), zl_controller_name((enum zl_controller)c));
+        if (!named || !g->dir[c][0])
+            continue;
+        size_t n = strlen(g->dir[c]);
+        int more = snprintf(g->dir[c] + n, sizeof g->dir[c] - n, "/%.*s", ZL_STR_FMT(path));
+        if (more >= (int)(sizeof g->dir[c] - n) || access(g->dir[c], F_OK) < 0)
+            return zl_fail(&r->err, ZL_E_USAGE, "--cgroup %.200s: the container has no such group", text);
+        some = true;
+    }
+    return some ? 0 : zl_fail(&r->err, ZL_E_USAGE, "--cgroup %.200s: there is no such hierarchy", text);
+}
+
 int ocirun_exec(struct ocirun *r, const char *id)
 {
     struct ocirun_state *s;
@@ -225,9 +253,18 @@ int ocirun_exec(struct ocirun *r, const char *id)
     e = ocirun_cgroup(s, &g);
     if (e < 0)
         return zl_fail(&r->err, e, "find the container's cgroup");
+    for (unsigned i = 0; i < r->o.cgroups.n && e == 0; i++)
+        e = *r->o.cgroups.v[i] ? go_below(r, &g, r->o.cgroups.v[i]) : 0;
+    if (e < 0)
+        return e;
     int pid = spawn(r, c, &job, s, &g);
     if (pid < 0)
         return pid;
     e = ocirun_write_pid(r, pid);
-    return e < 0 || r->o.detach ? e : ocirun_wait(r, pid);
+    if (e < 0) { /* nobody would know of it */
+        (void)kill(pid, SIGKILL);
+        (void)ocirun_wait(r, pid);
+        return e;
+    }
+    return r->o.detach ? 0 : ocirun_wait(r, pid);
 }

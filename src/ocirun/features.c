@@ -15,6 +15,14 @@ static struct zl_value *strings(struct zl_arena *a, const char *const *v, size_t
     return list;
 }
 
+static struct zl_value *names(struct zl_arena *a, const struct ocirun_name *v)
+{
+    struct zl_value *list = zl_value_new(a, ZL_LIST);
+    for (; v->name; v++)
+        zl_value_append(list, zl_value_string(a, zl_str(v->name)));
+    return list;
+}
+
 static struct zl_value *flags(struct zl_arena *a, const char *const *names, const bool *on, size_t n)
 {
     struct zl_value *map = zl_value_new(a, ZL_MAP);
@@ -51,22 +59,31 @@ static struct zl_value *seccomp_part(struct zl_arena *a)
                                            "SCMP_ACT_NOTIFY",       "SCMP_ACT_TRACE",       "SCMP_ACT_TRAP" };
     static const char *const operators[] = { "SCMP_CMP_EQ", "SCMP_CMP_GE",        "SCMP_CMP_GT", "SCMP_CMP_LE",
                                              "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE" };
-    static const struct {
-        const char *oci, *name;
-    } archs[] = { { "SCMP_ARCH_AARCH64", "aarch64" }, { "SCMP_ARCH_ARM", "arm" },
-                  { "SCMP_ARCH_MIPS", "mips" },       { "SCMP_ARCH_MIPS64", "mips64" },
-                  { "SCMP_ARCH_PPC64LE", "ppc64le" }, { "SCMP_ARCH_RISCV64", "riscv64" },
-                  { "SCMP_ARCH_S390X", "s390x" },     { "SCMP_ARCH_X32", "x32" },
-                  { "SCMP_ARCH_X86", "x86" },         { "SCMP_ARCH_X86_64", "x86_64" } };
+    /* The specification's; which of them the library knows is its version's matter. */
+    static const char *const archs[] = { "AARCH64",   "ARM",    "LOONGARCH64", "M68K",        "MIPS",   "MIPS64",
+                                         "MIPS64N32", "MIPSEL", "MIPSEL64",    "MIPSEL64N32", "PARISC", "PARISC64",
+                                         "PPC",       "PPC64",  "PPC64LE",     "RISCV64",     "S390",   "S390X",
+                                         "SH",        "SHEB",   "X32",         "X86",         "X86_64" };
     struct zl_value *v = zl_value_new(a, ZL_MAP), *known = zl_value_new(a, ZL_LIST);
     for (size_t i = 0; i < ZL_ARRAY_LEN(archs); i++)
-        if (seccomp_arch_resolve_name(archs[i].name))
-            zl_value_append(known, zl_value_string(a, zl_str(archs[i].oci)));
+        if (ocirun_seccomp_arch(archs[i]))
+            zl_value_append(known, zl_value_string(a, zl_str(zl_arena_printf(a, "SCMP_ARCH_%s", archs[i]))));
     zl_value_set(a, v, "enabled", zl_value_bool(a, true));
     zl_value_set(a, v, "actions", strings(a, actions, ZL_ARRAY_LEN(actions)));
     zl_value_set(a, v, "operators", strings(a, operators, ZL_ARRAY_LEN(operators)));
     zl_value_set(a, v, "archs", known);
     add_seccomp_flags(a, v);
+    return v;
+}
+
+/* Of the program, for people. None of a document's annotations changes what is done. */
+static struct zl_value *annotations(struct zl_arena *a)
+{
+    const struct scmp_version *lib = seccomp_version();
+    struct zl_value *v = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, v, "io.github.seccomp.libseccomp.version",
+                 zl_value_string(a, zl_str(zl_arena_printf(a, "%u.%u.%u", lib->major, lib->minor, lib->micro))));
+    zl_value_set(a, v, "com.zlayer.version", zl_value_string(a, zl_str(ZLAYER_VERSION)));
     return v;
 }
 
@@ -95,11 +112,17 @@ int ocirun_features(struct ocirun *r, const char *unused)
     zl_value_set(a, l, "seccomp", seccomp_part(a));
     zl_value_set(a, l, "apparmor", flags(a, enabled, yes, 1));
     zl_value_set(a, l, "selinux", flags(a, enabled, yes, 1));
+    struct zl_value *policy = zl_value_new(a, ZL_MAP);
+    zl_value_set(a, policy, "modes", names(a, ocirun_memory_modes));
+    zl_value_set(a, policy, "flags", names(a, ocirun_memory_flags));
+    zl_value_set(a, l, "memoryPolicy", policy);
     zl_value_set(a, l, "intelRdt", flags(a, enabled, no, 1));
     zl_value_set(a, mounts, "idmap", flags(a, enabled, idmap, 1));
     zl_value_set(a, l, "mountExtensions", mounts);
     zl_value_set(a, l, "netDevices", flags(a, enabled, yes, 1));
     zl_value_set(a, v, "linux", l);
+    zl_value_set(a, v, "annotations", annotations(a));
+    zl_value_set(a, v, "potentiallyUnsafeConfigAnnotations", zl_value_new(a, ZL_LIST));
     zl_auto_buf text = ZL_BUF_INIT;
     zl_json_print(&text, v, 2);
     printf("%s\n", text.p);

@@ -16,10 +16,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef ZLAYER_VERSION
-#define ZLAYER_VERSION "0"
-#endif
-
 enum { PROGRAM_MAX = 64 << 20 };
 
 static int kill_verb(struct ocirun *r, const char *id)
@@ -137,7 +133,7 @@ int main(int argc, char **argv)
     static struct ocirun r = { .log = -EBADF };
     const struct ocirun_verb *verb = NULL;
     if (argc == 2 && (zl_streq(argv[1], "--version") || zl_streq(argv[1], "-v"))) {
-        printf("zl-oci version %s\nspec: 1.2.0\n", ZLAYER_VERSION);
+        printf("zl-oci version %s\nspec: 1.3.0\n", ZLAYER_VERSION);
         return 0;
     }
     zl_arena_init(&r.arena);

@@ -9,24 +9,30 @@
 
 #include <stdio.h>
 
+#ifndef ZLAYER_VERSION
+#define ZLAYER_VERSION "0"
+#endif
+
 enum ocirun_status { OCIRUN_CREATED, OCIRUN_RUNNING, OCIRUN_PAUSED, OCIRUN_STOPPED };
 extern const char *const ocirun_status_names[];
 
 /* What the command line said; the table in options.c tells what each is. */
 struct ocirun_options {
     const char *root, *log, *log_format, *cgroup_manager, *rootless;
-    const char *bundle, *config, *pid_file, *console_socket, *format;
+    const char *log_level;
+    const char *bundle, *config, *pid_file, *pidfd_socket, *console_socket, *format;
     const char *process, *cwd, *user, *apparmor, *process_label;                   /* of exec */
     const char *preserve_fds;                                                      /* of create, run, exec */
     const char *resources, *interval;                                              /* of update and events */
     const char *memory, *memory_swap, *cpu_quota, *cpu_period, *cpu_shares, *pids; /* of update, instead of a file */
     const char *memory_reservation, *kernel_memory, *kernel_memory_tcp, *cpu_burst, *cpu_rt_period, *cpu_rt_runtime;
     const char *cpu_idle, *cpus, *mems, *blkio_weight;
-    struct zl_strings words;           /* what the verb is given: the id first */
-    struct zl_strings command;         /* of exec, options of ps */
-    struct zl_strings env, gids, caps; /* of exec */
+    struct zl_strings words;                    /* what the verb is given: the id first */
+    struct zl_strings command;                  /* of exec, options of ps */
+    struct zl_strings env, gids, caps, cgroups; /* of exec */
     bool debug, detach, keep, force, all, quiet, tty, stats, no_new_privs, no_new_keyring, ignore_paused, spec_rootless;
-    uint64_t preserved; /* --preserve-fds: they were open when we began */
+    uint64_t preserved; /* --preserve-fds, and LISTEN_FDS: they were open when we began */
+    const char *listen; /* how many of them are sockets that the caller listens at (sd_listen_fds(3)); NULL: none */
     bool help, log_json, json, systemd_cgroup, no_cgroup;
 };
 
@@ -130,6 +136,10 @@ struct ocirun_name {
     uint64_t flag;
 };
 extern const struct ocirun_name ocirun_seccomp_flags[]; /* a name of NULL at the end */
+/* Of a name behind SCMP_ARCH_, as libseccomp has it; 0: it does not know it. */
+uint32_t ocirun_seccomp_arch(const char *name);
+/* --- translate.c: linux.memoryPolicy's --- */
+extern const struct ocirun_name ocirun_memory_modes[], ocirun_memory_flags[];
 /* Compiles a profile into the job's filter, in the arena. */
 int ocirun_seccomp(struct ocirun *r, const struct zl_oci_seccomp *s, struct zl_job *job) ZL_MUST;
 /* --- filter_cache.c --- */
@@ -148,8 +158,15 @@ int ocirun_send_listener(void *listener, int fd);
 
 /* Reads the document: the bundle's at creation; later the copy in the container's folder, as a bundle may change. */
 int ocirun_load(struct ocirun *r, int dir, const char *shown, struct zl_oci_runtime **ret) ZL_MUST;
+/* Tells the caller which process it is: --pid-file, --pidfd-socket. */
 int ocirun_write_pid(struct ocirun *r, pid_t pid) ZL_MUST;
 int ocirun_setup_error(struct ocirun *r, const struct zl_setup_error *e);
+/* --- handover.c --- */
+/* A stream socket at that path, or -errno. */
+int ocirun_connect(const char *path) ZL_MUST;
+int ocirun_send_fd(int to, struct zl_str text, int fd) ZL_MUST;
+/* To --pidfd-socket. */
+int ocirun_send_pidfd(struct ocirun *r, pid_t pid) ZL_MUST;
 /* --- console.c --- */
 /* r->console, for a job with a terminal or not, whose end someone waits for or not. */
 int ocirun_make_console(struct ocirun *r, struct zl_job *job, bool waits) ZL_MUST;

@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 enum option_kind {
     TEXT,
@@ -36,10 +38,12 @@ static const struct option {
     { EVERY, "cgroup-manager", NULL, TEXT, AT(cgroup_manager), "cgroupfs|systemd|disabled",
       "the same, said as crun does; disabled: no groups" },
     { EVERY, "rootless", NULL, TEXT, AT(rootless), "true|false|auto", "taken; what may be done is found out" },
+    { EVERY, "log-level", NULL, TEXT, AT(log_level), "error|warning|debug", "debug is the same as --debug" },
     { EVERY, "criu", NULL, IGNORED, 0, "PATH", "taken; there are no checkpoints" },
     { "create run spec", "bundle", "b", TEXT, AT(bundle), "DIR", "where config.json is (the working folder)" },
     { "create run", "config", "f", TEXT, AT(config), "FILE", "the document, instead of the bundle's config.json" },
     { "create run exec", "pid-file", NULL, TEXT, AT(pid_file), "FILE", "write the process's number there" },
+    { "create run exec", "pidfd-socket", NULL, TEXT, AT(pidfd_socket), "SOCKET", "send a pidfd of the process there" },
     { "create run exec", "console-socket", NULL, TEXT, AT(console_socket), "SOCKET", "send the terminal there" },
     { "create run exec", "preserve-fds", NULL, TEXT, AT(preserve_fds), "N",
       "so many open files from 3 on are its, too" },
@@ -58,7 +62,7 @@ static const struct option {
     { "exec", "no-new-privs", NULL, FLAG, AT(no_new_privs), NULL, "no rights are gained by what it executes" },
     { "exec", "apparmor", NULL, TEXT, AT(apparmor), "PROFILE", "its AppArmor profile" },
     { "exec", "process-label", NULL, TEXT, AT(process_label), "LABEL", "its SELinux label" },
-    { "exec", "cgroup", NULL, REFUSED, 0, "PATH", "refused unless empty" },
+    { "exec", "cgroup", NULL, STRINGS, AT(cgroups), "[CONTROLLER,…:]PATH", "in this group, below the container's" },
     { "exec", "ignore-paused", NULL, FLAG, AT(ignore_paused), NULL, "in a paused container, too: it waits there" },
     { "kill", "all", "a", FLAG, AT(all), NULL, "every process in it" },
     { "delete", "force", "f", FLAG, AT(force), NULL, "kill it first; nothing to delete is fine" },
@@ -154,8 +158,9 @@ static int check_values(struct ocirun *r)
     static const struct {
         const char *name;
         size_t at;
-        const char *words[4];
+        const char *words[5];
     } choices[] = { { "--format", AT(format), { "table", "json" } },
+                    { "--log-level", AT(log_level), { "error", "warning", "debug" } },
                     { "--log-format", AT(log_format), { "text", "json" } },
                     { "--cgroup-manager", AT(cgroup_manager), { "cgroupfs", "systemd", "disabled" } },
                     { "--rootless", AT(rootless), { "true", "false", "auto" } } };
@@ -171,23 +176,42 @@ static int check_values(struct ocirun *r)
     r->o.json = r->o.format && zl_streq(r->o.format, "json");
     r->o.log_json = r->o.log_format && zl_streq(r->o.log_format, "json");
     r->o.no_cgroup = r->o.cgroup_manager && zl_streq(r->o.cgroup_manager, "disabled");
+    r->o.debug |= r->o.log_level && zl_streq(r->o.log_level, "debug");
     r->o.systemd_cgroup |= r->o.cgroup_manager && zl_streq(r->o.cgroup_manager, "systemd");
     return 0;
 }
 
-/* Files that the caller left open for the program (sd_listen_fds(3)): looked at before we open any of our own, which
- * must not be taken for them. */
+enum { PRESERVED_MAX = 1024 };
+
+/* Sockets that are meant for us (sd_listen_fds(3)) are for the container: engines are activated so, and pass it on. */
+static int take_listened(struct ocirun *r)
+{
+    const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+    uint64_t n, to;
+    bool makes = zl_streq(r->verb, "create") || zl_streq(r->verb, "run");
+    if (!makes || !pid || !fds || zl_parse_u64(zl_str(pid), 1, INT32_MAX, &to) < 0 || to != (uint64_t)getpid())
+        return 0;
+    if (zl_parse_u64(zl_str(fds), 0, PRESERVED_MAX, &n) < 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "LISTEN_FDS is a number from 0 to %d, not '%.20s'", PRESERVED_MAX, fds);
+    r->o.listen = n ? fds : NULL;
+    r->o.preserved += n;
+    return 0;
+}
+
+/* Files that the caller left open for the program: looked at before we open any of our own, which must not be taken
+ * for them. */
 static int check_preserved(struct ocirun *r)
 {
-    enum { PRESERVED_MAX = 1024 };
     const char *text = r->o.preserve_fds;
     if (text && zl_parse_u64(zl_str(text), 0, PRESERVED_MAX, &r->o.preserved) < 0)
         return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds is a number from 0 to %d, not '%.20s'", PRESERVED_MAX,
                        text);
-    for (uint64_t i = 0; i < r->o.preserved; i++)
+    int e = take_listened(r);
+    for (uint64_t i = 0; i < r->o.preserved && e == 0; i++)
         if (fcntl(3 + (int)i, F_SETFD, 0) < 0)
-            return zl_fail(&r->err, ZL_E_USAGE, "--preserve-fds %s: there is no open file %d", text, 3 + (int)i);
-    return 0;
+            e = zl_fail(&r->err, ZL_E_USAGE, "%s %s: there is no open file %d",
+                        r->o.listen ? "LISTEN_FDS" : "--preserve-fds", r->o.listen ? r->o.listen : text, 3 + (int)i);
+    return e;
 }
 
 static int take_word(struct ocirun *r, const struct ocirun_verb *verbs, const char *word,
@@ -218,7 +242,7 @@ int ocirun_parse(struct ocirun *r, const struct ocirun_verb *verbs, int argc, ch
                  const struct ocirun_verb **ret)
 {
     const struct ocirun_verb *verb = NULL;
-    struct zl_strings *lists[] = { &r->o.words, &r->o.env, &r->o.gids, &r->o.caps };
+    struct zl_strings *lists[] = { &r->o.words, &r->o.env, &r->o.gids, &r->o.caps, &r->o.cgroups };
     for (size_t i = 0; i < ZL_ARRAY_LEN(lists); i++)
         lists[i]->v = zl_arena_alloc(&r->arena, (size_t)argc * sizeof *lists[i]->v);
     bool take = true;

@@ -235,6 +235,24 @@ static int scheduling_of(struct ocirun_translation *t, const struct zl_oci_proce
     return 0;
 }
 
+/* The sockets that it is given with --preserve-fds's, told as sd_listen_fds(3) wants it. */
+static const char **variables_of(struct ocirun_translation *t, const struct zl_oci_process *p)
+{
+    struct zl_arena *a = &t->r->arena;
+    const char *names = getenv("LISTEN_FDNAMES");
+    if (!t->r->o.listen)
+        return ocirun_words(a, &p->env);
+    const char **v = zl_arena_alloc(a, (p->env.n + 4) * sizeof *v);
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->env.n; i++)
+        v[n++] = p->env.v[i];
+    v[n++] = zl_arena_printf(a, "LISTEN_FDS=%s", t->r->o.listen);
+    v[n++] = "LISTEN_PID=1";
+    if (names)
+        v[n++] = zl_arena_printf(a, "LISTEN_FDNAMES=%s", names);
+    return v;
+}
+
 int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p)
 {
     struct zl_arena *a = &t->r->arena;
@@ -243,7 +261,7 @@ int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p)
     j->rows = (uint64_t)p->rows;
     j->columns = (uint64_t)p->columns;
     j->argv = ocirun_words(a, &p->args);
-    j->env = ocirun_words(a, &p->env);
+    j->env = variables_of(t, p);
     j->cwd = p->cwd ? p->cwd : "/";
     j->user = zl_arena_printf(a, "%lld:%lld", (long long)p->uid, (long long)p->gid);
     j->exact_user = true;

@@ -83,6 +83,27 @@ static int number(struct ocirun *r, const char *option, const char *text, int64_
     return 0;
 }
 
+/* "64m", "1GiB", as runc takes them: each letter 1024 times the one before. */
+static int bytes(struct ocirun *r, const char *option, const char *text, int64_t *ret)
+{
+    static const char units[] = "kmgtp";
+    struct zl_str number = text ? zl_str(text) : (struct zl_str){ NULL, 0 };
+    int64_t n;
+    if (!text || zl_parse_i64(number, -1, INT64_MAX, ret) == 0)
+        return 0;
+    if (number.n && (number.p[number.n - 1] | 32) == 'b')
+        number.n--;
+    if (number.n > 1 && (number.p[number.n - 1] | 32) == 'i')
+        number.n--;
+    const char *unit = number.n ? strchr(units, number.p[number.n - 1] | 32) : NULL;
+    number.n -= unit && *unit;
+    int shift = unit && *unit ? 10 * (int)(unit - units + 1) : 0;
+    if (zl_parse_i64(number, 0, INT64_MAX >> shift, &n) < 0)
+        return zl_fail(&r->err, ZL_E_USAGE, "%s takes bytes, as 64m, or -1 for any, not '%.40s'", option, text);
+    *ret = n << shift;
+    return 0;
+}
+
 /* One option a number. */
 static int read_options(struct ocirun *r, struct zl_oci_resources *ret)
 {
@@ -90,12 +111,12 @@ static int read_options(struct ocirun *r, struct zl_oci_resources *ret)
     const struct {
         const char *option, *text;
         int64_t min, *to;
-    } numbers[] = { { "--memory", r->o.memory, -1, &ret->memory_limit },
-                    { "--memory-swap", r->o.memory_swap, -1, &ret->memory_swap },
-                    { "--memory-reservation", r->o.memory_reservation, -1, &ret->memory_reservation },
-                    { "--kernel-memory", r->o.kernel_memory, -1, &ret->kernel },
-                    { "--kernel-memory-tcp", r->o.kernel_memory_tcp, -1, &ret->kernel_tcp },
-                    { "--cpu-quota", r->o.cpu_quota, -1, &ret->cpu_quota },
+    } sizes[] = { { "--memory", r->o.memory, -1, &ret->memory_limit },
+                  { "--memory-swap", r->o.memory_swap, -1, &ret->memory_swap },
+                  { "--memory-reservation", r->o.memory_reservation, -1, &ret->memory_reservation },
+                  { "--kernel-memory", r->o.kernel_memory, -1, &ret->kernel },
+                  { "--kernel-memory-tcp", r->o.kernel_memory_tcp, -1, &ret->kernel_tcp } },
+      numbers[] = { { "--cpu-quota", r->o.cpu_quota, -1, &ret->cpu_quota },
                     { "--cpu-period", r->o.cpu_period, 0, &period },
                     { "--cpu-burst", r->o.cpu_burst, 0, &burst },
                     { "--cpu-share", r->o.cpu_shares, 0, &ret->cpu_shares },
@@ -105,6 +126,8 @@ static int read_options(struct ocirun *r, struct zl_oci_resources *ret)
                     { "--blkio-weight", r->o.blkio_weight, 0, &ret->io_weight },
                     { "--pids-limit", r->o.pids, -1, &ret->pids_limit } };
     int e = 0;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(sizes) && e == 0; i++)
+        e = bytes(r, sizes[i].option, sizes[i].text, sizes[i].to);
     for (size_t i = 0; i < ZL_ARRAY_LEN(numbers) && e == 0; i++)
         e = number(r, numbers[i].option, numbers[i].text, numbers[i].min, numbers[i].to);
     ret->cpu_period = (uint64_t)period;

@@ -6,9 +6,7 @@
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <sys/mman.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 const struct ocirun_name ocirun_seccomp_flags[] = {
@@ -81,22 +79,27 @@ static int add_rules(scmp_filter_ctx ctx, uint32_t action, int nr, const struct 
     return r;
 }
 
+uint32_t ocirun_seccomp_arch(const char *name)
+{
+    char lower[32];
+    size_t n = 0;
+    for (const char *p = name; *p && n < sizeof lower - 1; p++)
+        lower[n++] = (char)(*p >= 'A' && *p <= 'Z' ? *p + 32 : *p);
+    lower[n] = 0;
+    return name[n] ? 0 : seccomp_arch_resolve_name(lower);
+}
+
 static int add_architectures(scmp_filter_ctx ctx, const struct zl_oci_seccomp *s, struct zl_err *err)
 {
     for (unsigned i = 0; i < s->architectures.n; i++) {
         const char *name = s->architectures.v[i];
-        char lower[32];
-        if (strncmp(name, "SCMP_ARCH_", 10) != 0 || strlen(name) >= sizeof lower)
+        if (strncmp(name, "SCMP_ARCH_", 10) != 0)
             return zl_fail(err, ZL_E_INVALID, "linux.seccomp.architectures: '%.40s' is none", name);
-        size_t n = 0;
-        for (const char *p = name + 10; *p; p++)
-            lower[n++] = (char)(*p >= 'A' && *p <= 'Z' ? *p + 32 : *p);
-        lower[n] = 0;
-        uint32_t arch = seccomp_arch_resolve_name(lower);
-        int r = arch ? seccomp_arch_add(ctx, arch) : -EINVAL;
-        if (r < 0 && r != -EEXIST)
-            return zl_fail(err, ZL_E_INVALID, "linux.seccomp.architectures: '%.40s' is none that libseccomp knows",
-                           name);
+        uint32_t arch = ocirun_seccomp_arch(name + 10);
+        int r = arch ? seccomp_arch_add(ctx, arch) : 0;
+        if (!arch || (r < 0 && r != -EEXIST))
+            return zl_fail(err, ZL_E_INVALID, "linux.seccomp.architectures: '%.40s' is none that libseccomp %s", name,
+                           arch ? "can have in one filter with this machine's, which has another byte order" : "knows");
     }
     return 0;
 }
@@ -222,13 +225,9 @@ int ocirun_send_listener(void *listener, int fd)
     struct zl_arena *a = &l->r->arena;
     const struct zl_oci_seccomp *s = &l->c->linux_.seccomp;
     zl_auto_close int owned = fd;
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    if (strlen(s->listener_path) >= sizeof to.sun_path)
-        return -ENAMETOOLONG;
-    snprintf(to.sun_path, sizeof to.sun_path, "%s", s->listener_path);
-    zl_auto_close int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (sock < 0 || connect(sock, (struct sockaddr *)&to, sizeof to) < 0)
-        return -errno;
+    zl_auto_close int sock = ocirun_connect(s->listener_path);
+    if (sock < 0)
+        return sock;
     struct zl_value *v = zl_value_new(a, ZL_MAP), *fds = zl_value_new(a, ZL_LIST);
     zl_value_append(fds, zl_value_string(a, ZL_STR("seccompFd")));
     zl_value_set(a, v, "ociVersion", zl_value_string(a, zl_str(l->s->version)));
@@ -238,6 +237,5 @@ int ocirun_send_listener(void *listener, int fd)
     zl_value_set(a, v, "state", ocirun_show_as(l->r, l->s, l->pid == l->s->pid ? "creating" : "running", l->s->pid));
     zl_auto_buf text = ZL_BUF_INIT;
     zl_json_print(&text, v, 0);
-    int r = zl_setup_send_fd(sock, text.p[0], owned);
-    return r < 0 ? r : zl_write_full(sock, text.p + 1, text.n - 1);
+    return ocirun_send_fd(sock, zl_buf_view(&text), owned);
 }

@@ -144,6 +144,8 @@ static int read_pids(struct ocirun *r, const char *id, struct zl_value **ret)
     e = ocirun_cgroup(s, &g);
     if (e < 0)
         return zl_fail(&r->err, e, "find the cgroup of %s", id);
+    if (!s->cgroup_name[0])
+        return zl_fail(&r->err, ZL_E_UNSUPPORTED, "%s has no cgroup, by which its processes would be known", id);
     *ret = zl_value_new(&r->arena, ZL_LIST);
     for (int c = 0; c < ZL_CONTROLLER_COUNT && !(*ret)->first; c++) {
         int dir = g.dir[c][0] ? zl_openat(AT_FDCWD, g.dir[c], O_RDONLY | O_DIRECTORY, 0) : -EBADF;

@@ -200,19 +200,27 @@ static int linux_of(struct ocirun_translation *t)
     return 0;
 }
 
+/* mbind(2), set_mempolicy(2) */
+const struct ocirun_name ocirun_memory_modes[] = {
+    { "MPOL_DEFAULT", 0 },
+    { "MPOL_PREFERRED", 1 },
+    { "MPOL_BIND", 2 },
+    { "MPOL_INTERLEAVE", 3 },
+    { "MPOL_LOCAL", 4 },
+    { "MPOL_PREFERRED_MANY", 5 },
+    { "MPOL_WEIGHTED_INTERLEAVE", 6 },
+    { NULL, 0 },
+};
+const struct ocirun_name ocirun_memory_flags[] = {
+    { "MPOL_F_STATIC_NODES", 1 << 15 },
+    { "MPOL_F_RELATIVE_NODES", 1 << 14 },
+    { "MPOL_F_NUMA_BALANCING", 1 << 13 },
+    { NULL, 0 },
+};
+
 static int machine_of(struct ocirun_translation *t)
 {
-    /* mbind(2), set_mempolicy(2) */
-    static const struct ocirun_name modes[] = { { "MPOL_DEFAULT", 0 },
-                                                { "MPOL_PREFERRED", 1 },
-                                                { "MPOL_BIND", 2 },
-                                                { "MPOL_INTERLEAVE", 3 },
-                                                { "MPOL_LOCAL", 4 },
-                                                { "MPOL_PREFERRED_MANY", 5 },
-                                                { "MPOL_WEIGHTED_INTERLEAVE", 6 } },
-                                    flags[] = { { "MPOL_F_STATIC_NODES", 1 << 15 },
-                                                { "MPOL_F_RELATIVE_NODES", 1 << 14 },
-                                                { "MPOL_F_NUMA_BALANCING", 1 << 13 } };
+    const struct ocirun_name *modes = ocirun_memory_modes, *flags = ocirun_memory_flags;
     enum { NODES_BYTES = 128 };
     struct zl_job *j = t->job;
     struct zl_err *err = &t->r->err;
@@ -223,14 +231,14 @@ static int machine_of(struct ocirun_translation *t)
         j->set_personality = true;
         j->personality = zl_streq(domain, "LINUX32") ? PER_LINUX32 : PER_LINUX;
     }
-    for (size_t i = 0; mode && i < ZL_ARRAY_LEN(modes); i++)
+    for (size_t i = 0; mode && modes[i].name; i++)
         if (zl_streq(mode, modes[i].name))
             j->memory_policy = modes[i].flag + 1;
     if (mode && !j->memory_policy)
         return zl_fail(err, ZL_E_INVALID, "linux.memoryPolicy.mode: '%.40s' is none", mode);
     for (unsigned i = 0; i < t->c->linux_.memory_flags.n; i++) {
         uint64_t before = j->memory_policy;
-        for (size_t k = 0; k < ZL_ARRAY_LEN(flags); k++)
+        for (size_t k = 0; flags[k].name; k++)
             if (zl_streq(t->c->linux_.memory_flags.v[i], flags[k].name))
                 j->memory_policy = ((j->memory_policy - 1) | flags[k].flag) + 1;
         if (j->memory_policy == before)

@@ -61,8 +61,9 @@ static int find_bundle(struct ocirun *r, const char **ret)
 int ocirun_write_pid(struct ocirun *r, pid_t pid)
 {
     char text[16];
-    if (!r->o.pid_file)
-        return 0;
+    int e = r->o.pidfd_socket ? ocirun_send_pidfd(r, pid) : 0;
+    if (e < 0 || !r->o.pid_file)
+        return e;
     snprintf(text, sizeof text, "%d", (int)pid);
     const char *slash = strrchr(r->o.pid_file, '/');
     const char *above = !slash ? "."
@@ -70,8 +71,7 @@ int ocirun_write_pid(struct ocirun *r, pid_t pid)
                             ? "/"
                             : zl_arena_strndup(&r->arena, r->o.pid_file, (size_t)(slash - r->o.pid_file));
     zl_auto_close int dir = zl_openat(AT_FDCWD, above, O_RDONLY | O_DIRECTORY, 0);
-    int e = dir < 0
-                ? dir
+    e = dir < 0 ? dir
                 : zl_write_file_atomic(dir, slash ? slash + 1 : r->o.pid_file, text, strlen(text), 0644, ZL_KILL_PROOF);
     return e < 0 ? zl_fail(&r->err, e, "write %s", r->o.pid_file) : 0;
 }
@@ -249,10 +249,25 @@ int ocirun_start(struct ocirun *r, const char *id)
     return started(r, c, s);
 }
 
+/* One without groups is ended by its first process, with which its pid namespace ends. */
+static int end_without_groups(struct ocirun *r, const struct ocirun_state *s, int folder)
+{
+    if (s->cgroup_name[0] || ocirun_status(s, folder) == OCIRUN_STOPPED)
+        return 0;
+    zl_auto_close int pidfd = zl_pidfd_open((pid_t)s->pid);
+    struct pollfd p = { .fd = pidfd, .events = POLLIN };
+    if (pidfd < 0 || ocirun_status(s, folder) == OCIRUN_STOPPED) /* it was that one that was opened */
+        return 0;
+    if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return zl_fail(&r->err, -errno, "kill %s", s->id);
+    return poll(&p, 1, 10000) == 1 ? 0 : zl_fail(&r->err, ZL_E_TIMEOUT, "%s was killed and does not end", s->id);
+}
+
 static int remove_container(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
 {
     struct ocirun_state *s;
     int e = ocirun_read_state(r, folder, id, &s);
+    e = e < 0 ? e : end_without_groups(r, s, folder);
     e = e < 0 ? e : ocirun_groups_remove(r, s, 10000);
     if (e < 0)
         return e;
@@ -311,7 +326,7 @@ int ocirun_kill(struct ocirun *r, const char *id, const char *signal)
     if (signum == 0)
         return zl_fail(&r->err, ZL_E_USAGE, "no signal is called '%.40s'", signal);
     enum ocirun_status status = ocirun_status(s, folder);
-    if (r->o.all) {
+    if (r->o.all && s->cgroup_name[0]) { /* without groups the first process is all that is known */
         e = ocirun_cgroup(s, &g);
         e = e < 0 ? e : zl_cgroup_signal(&g, signum);
         return e < 0 ? zl_fail(&r->err, e, "signal the group of %s", id) : 0;

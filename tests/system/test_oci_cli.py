@@ -4,25 +4,27 @@ import os
 import pathlib
 import platform
 import random
+import signal
+import socket
 import subprocess
 
 import pytest
 
 import leftovers
 from conftest import BUILD, SLOW, wait_for
-from test_oci import ZL_OCI, bundle, fields  # noqa: F401  pylint: disable=unused-import
+from test_oci import OLDER, ZL_OCI, bundle, fields  # noqa: F401  pylint: disable=unused-import
 
 # What runc 1.1 and crun 1.8 take and engines use, with a value that can be said.
 EVERYWHERE = {"--root": "/nowhere", "--log": "/dev/null", "--log-format": "json", "--debug": None, "--rootless": "auto",
-              "--cgroup-manager": "cgroupfs", "--systemd-cgroup": "=false", "--criu": "criu"}
+              "--cgroup-manager": "cgroupfs", "--log-level": "warning", "--systemd-cgroup": "=false", "--criu": "criu"}
 MAKING = {"--bundle": "/nowhere", "-b": "/nowhere", "--config": "/nowhere/c.json", "-f": "/nowhere/c.json", "--pid-file": "/nowhere/pid",
-          "--console-socket": "/nowhere/s", "--preserve-fds": "0", "--no-pivot": None, "--no-new-keyring": None}
+          "--pidfd-socket": "/nowhere/p", "--console-socket": "/nowhere/s", "--preserve-fds": "0", "--no-pivot": None, "--no-new-keyring": None}
 OPTIONS = {
     "create": MAKING, "run": {**MAKING, "--detach": None, "-d": None, "--keep": None, "--no-subreaper": None}, "start": {}, "state": {},
     "exec": {"--process": "/nowhere", "-p": "/nowhere", "--tty": None, "-t": None, "--detach": None, "-d": None, "--cwd": "/", "--env": "A=B",
              "-e": "A=B", "--user": "1:2", "-u": "1", "--additional-gids": "5", "-g": "5", "--cap": "CAP_KILL", "-c": "KILL",
              "--no-new-privs": None, "--preserve-fds": "0", "--apparmor": "=", "--process-label": "=", "--pid-file": "/nowhere/pid",
-             "--console-socket": "/nowhere/s", "--cgroup": "=", "--ignore-paused": None},
+             "--pidfd-socket": "/nowhere/p", "--console-socket": "/nowhere/s", "--cgroup": "below", "--ignore-paused": None},
     "kill": {"--all": None, "-a": None}, "delete": {"--force": "=false", "-f": "=0"}, "pause": {}, "resume": {},
     "update": {"--resources": "/nowhere", "-r": "/nowhere", "-m": "1", "--cpuset-cpus": "0", "--cpuset-mems": "0", "--l3-cache-schema": "=",
                "--mem-bw-schema": "=", **{f"--{name}": "1" for name in (
@@ -93,7 +95,7 @@ BAD = [
     (["kill", "nobody", "KILL"], "container does not exist"), (["delete", "nobody"], "container does not exist"),
     (["exec", "nobody", "true"], "container does not exist"), (["ps", "nobody"], "container does not exist"),
     (["checkpoint", "c"], "no checkpoints"), (["restore", "c"], "no checkpoints"), (["checkpoint", "--help"], "no checkpoints"), (["checkpoint", "--image-path", "/nowhere", "c"], "no checkpoints"),
-    (["exec", "--cgroup", "p", "c", "true"], "--cgroup is not supported yet"), (["run", "-b", "/nowhere", "c"], "/nowhere"),
+    (["--log-level", "loud", "list"], "--log-level is error, warning or debug"), (["run", "-b", "/nowhere", "c"], "/nowhere"),
     (["run", "-f", "/nowhere", "c"], "read /nowhere"),
 ]
 
@@ -173,6 +175,113 @@ def test_exec_as_the_options_say(bundle):  # noqa: F811
         bundle("resume", "c")
         assert late.wait(20 * SLOW) == 8
     assert "not paused" in bundle("resume", "c", check=False).stderr
+
+
+def test_exec_in_a_group_below(bundle):  # noqa: F811
+    """As an init in there sorts its services: in all hierarchies, or in those that are named."""
+    bundle.write("forever")
+    pid = bundle.create()
+    bundle("start", "c")
+    groups = {f"{line.split(':')[1]}": line.split(":", 2)[2] for line in groups_of(pid).splitlines() if line.endswith("/zl-oci-c")}
+    mounted = {name: pathlib.Path("/sys/fs/cgroup") / (name if name else "unified") for name in groups}
+    mounted = {name: path if path.exists() else pathlib.Path("/sys/fs/cgroup") for name, path in mounted.items()}
+    look = ["/workload", "cat", "/proc/self/cgroup"]
+    assert "no such group" in bundle("exec", "--cgroup", "below", "c", *look, check=False).stderr
+    for name, path in mounted.items():
+        (path / groups[name].lstrip("/") / "below").mkdir()
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if name == "cpuset":
+                (path / groups[name].lstrip("/") / "below" / file).write_text((path / groups[name].lstrip("/") / file).read_text())
+    seen = bundle("exec", "--cgroup", "/below", "c", *look).stdout
+    assert all(line.endswith("/zl-oci-c/below") or line.endswith("/below") for line in seen.splitlines()
+               if line.split(":")[1] in groups), seen
+    if "memory" in groups:
+        seen = {line.split(":")[1]: line.rsplit("/", 1)[1] for line in bundle("exec", "--cgroup", "memory:below", "c", *look).stdout.splitlines()}
+        assert seen["memory"] == "below" and seen["pids"] != "below"
+    for bad, why in (("..", "no path leads out"), ("a/../../x", "no path leads out"), ("none:below", "no such hierarchy"), ("other", "no such group"),
+                     ("x" * 400, "no such group")):
+        r = bundle("exec", "--cgroup", bad, "c", *look, check=False)
+        assert r.returncode == 1 and why in r.stderr and r.stdout == "", (bad, r)
+
+
+def test_pidfds(bundle):  # noqa: F811
+    """To who asks for one: of the container's first process, and of a command; without a receiver nothing goes on running."""
+    path = bundle.folder / "pidfd.sock"
+
+    def received(listener):
+        conn, _ = listener.accept()
+        with conn:
+            data, fds, _, _ = socket.recv_fds(conn, 4096, 1)
+        assert data == b"pidfd"
+        pid = int(next(line.split()[1] for line in pathlib.Path(f"/proc/self/fdinfo/{fds[0]}").read_text().splitlines() if line.startswith("Pid:")))
+        return fds[0], pid
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        bundle.write("forever")
+        bundle.ids.append("c")
+        with open(bundle.folder / "c.out", "w") as out:
+            subprocess.run([ZL_OCI, "--root", bundle.state, "create", "--pidfd-socket", path, "c"], cwd=bundle.folder, stdin=subprocess.DEVNULL,
+                           stdout=out, stderr=out, timeout=30 * SLOW, check=True)
+        fd, pid = received(listener)
+        assert pid == json.loads(bundle("state", "c").stdout)["pid"]
+        os.close(fd)
+        bundle("start", "c")
+        with open(bundle.folder / "exec.out", "w") as out:
+            subprocess.run([ZL_OCI, "--root", bundle.state, "exec", "-d", "--pidfd-socket", path, "c", "/workload", "forever"],
+                           stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=30 * SLOW, check=True)
+        fd, command = received(listener)
+        assert command != pid and command in json.loads(bundle("ps", "-f", "json", "c").stdout)
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        os.close(fd)
+    wait_for("the command has ended", lambda: json.loads(bundle("ps", "-f", "json", "c").stdout) == [pid])
+    r = bundle("exec", "--pidfd-socket", path, "c", "/workload", "forever", check=False)
+    assert r.returncode == 1 and "--pidfd-socket: send the process" in r.stderr
+    assert "write /nowhere/pid" in bundle("exec", "-d", "--pid-file", "/nowhere/pid", "c", "/workload", "forever", check=False).stderr
+    assert json.loads(bundle("ps", "-f", "json", "c").stdout) == [pid]
+    bundle.ids.append("two")
+    r = bundle("run", "-d", "--pidfd-socket", path, "two", check=False)
+    assert r.returncode == 1 and bundle("state", "two", check=False).returncode == 1
+
+
+LISTENING = "import os, socket, sys; s = socket.create_server(('127.0.0.1', 0)); os.dup2(s.fileno(), 3); os.set_inheritable(3, True); " \
+    "os.environ.update(LISTEN_PID=str(os.getpid() + int(sys.argv[1])), LISTEN_FDS=sys.argv[2], LISTEN_FDNAMES='web'); " \
+    "os.execv(sys.argv[3], sys.argv[3:])"
+
+
+def test_sockets_that_are_listened_at(bundle):  # noqa: F811
+    """What a service manager gave to the engine, and that to us, is the container's (sd_listen_fds(3)); what was for another is not."""
+    def run(other, n):
+        bundle.write("cat", "/proc/self/environ", "ls", "/proc/self/fd")
+        return subprocess.run(["python3", "-c", LISTENING, str(other), str(n), ZL_OCI, "--root", bundle.state, "run", "one"], cwd=bundle.folder, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30 * SLOW, check=False)
+
+    if OLDER:
+        pytest.skip("the program that is run in its place is a shell's child")
+    r = run(0, 1)
+    assert {"LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=web"} <= set(r.stdout.split("\0")), r
+    assert "3 -> socket:" in r.stdout.replace("  ", " ")
+    r = run(1, 1)
+    assert r.returncode == 0 and "LISTEN_" not in r.stdout and "socket:" not in r.stdout
+    for n, why in ((2, "LISTEN_FDS 2: there is no open file 4"), ("many", "LISTEN_FDS is a number"), (99999, "LISTEN_FDS is a number")):
+        r = run(0, n)
+        assert r.returncode == 1 and why in r.stderr, r
+
+
+def test_sizes_of_an_update(bundle):  # noqa: F811
+    bundle.write("forever", linux={**bundle.config["linux"], "resources": {"memory": {"limit": 64 << 20}}})
+    pid = bundle.create()
+    groups = {line.split(":")[1]: line.split(":", 2)[2] for line in groups_of(pid).splitlines()}
+    file = pathlib.Path(f"/sys/fs/cgroup/memory{groups['memory']}/memory.limit_in_bytes") if "memory" in groups else \
+        pathlib.Path(f"/sys/fs/cgroup{groups['']}/memory.max")
+    for text, expected in (("33554432", 32 << 20), ("48m", 48 << 20), ("40MiB", 40 << 20), ("36Mb", 36 << 20), ("34816k", 34 << 20), ("1G", 1 << 30)):
+        bundle("update", "--memory", text, "c")
+        assert int(file.read_text()) == expected, text
+    for bad in ("", "m", "1x", "1.5m", "-2", "-1m", "9999999999p", "1mm", "b"):
+        r = bundle("update", "--memory", bad, "c", check=False)
+        assert r.returncode == 1 and "--memory takes bytes" in r.stderr, (bad, r)
+    assert int(file.read_text()) == 1 << 30
 
 
 KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  # add_key, keyctl

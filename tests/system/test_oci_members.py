@@ -244,9 +244,8 @@ def test_a_filter_that_notifies(box):
         pid = box.create()
         box("start", "c")
         conn, _ = listener.accept()
-        data, fds, _, _ = socket.recv_fds(conn, 65536, 1)
-        while more := conn.recv(65536):
-            data += more
+        data, fds, _, _ = socket.recv_fds(conn, 65536, 1)  # all in the message that the descriptor comes with
+        assert conn.recv(65536) == b""
         state = json.loads(data)
         assert state["fds"] == ["seccompFd"] and state["pid"] == pid and state["metadata"] == "meta" and state["state"]["id"] == "c"
         assert os.readlink(f"/proc/self/fd/{fds[0]}") == "anon_inode:seccomp notify"

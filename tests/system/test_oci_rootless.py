@@ -110,6 +110,27 @@ def test_a_life(rootless):
     assert not any((rootless.folder / "run/zl-oci").iterdir())
 
 
+def test_a_forced_delete_without_groups(rootless):
+    """What runs is ended, by its first process, as there is no group that holds it."""
+    rootless.write("/busybox sleep 1000 & exec /busybox sleep 1000", resources={})
+    rootless("run", "-d", "c")
+    pid = json.loads(rootless("state", "c").stdout)["pid"]
+    assert "no cgroup" in rootless("ps", "c", check=False).stdout
+    rootless("kill", "--all", "c", "WINCH")
+    inside = os.readlink(f"/proc/{pid}/ns/pid")
+    rootless("delete", "--force", "c")
+    left = [p for p in pathlib.Path("/proc").glob("[0-9]*") if namespace_of_living(p) == inside]
+    assert not left and not any((rootless.folder / "run/zl-oci").iterdir())
+
+
+def namespace_of_living(path):
+    try:
+        zombie = "State:\tZ" in (path / "status").read_text()
+        return "" if zombie else os.readlink(path / "ns/pid")
+    except OSError:  # it has gone meanwhile
+        return ""
+
+
 def test_what_is_not_possible_says_why(rootless):
     rootless.write("echo it ran", resources={"memory": {"limit": 64 << 20}})
     r = rootless("run", "c", check=False)

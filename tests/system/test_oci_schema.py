@@ -94,13 +94,29 @@ def test_every_member_has_a_test(schema):
         assert re.search(rf"^def {function}\(", (ROOT / "tests/system" / name).read_text(), re.M), test
 
 
+def is_little(arch):
+    return not re.match("SCMP_ARCH_(MIPS(64|64N32)?|PPC(64)?|S390X?|PARISC.*)$", arch)
+
+
 def test_features_are_valid(bundle, schema):  # noqa: F811
     jsonschema = pytest.importorskip("jsonschema", reason="python3-jsonschema is not installed (tools/setup test)")
     features = json.loads(bundle("features").stdout)
     jsonschema.Draft4Validator(schema.inline(schema.file("features-schema.json"), "features-schema.json")).validate(features)
     config = json.loads((bundle.folder / "config.json").read_text())
     jsonschema.Draft4Validator(schema.inline(schema.file("config-schema.json"), "config-schema.json")).validate(config)
-    assert features["linux"]["intelRdt"]["enabled"] is False
+    assert features["linux"]["intelRdt"]["enabled"] is False and features["potentiallyUnsafeConfigAnnotations"] == []
+    # The machine's kernel knows the flags that are said to be supported, and each name is one of the specification's.
+    names = schema.file("defs-linux.json")["definitions"]
+    seccomp = features["linux"]["seccomp"]
+    assert set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"]) == set(names["SeccompFlag"]["enum"])
+    assert set(seccomp["actions"]) == set(names["SeccompAction"]["enum"]) and set(seccomp["operators"]) == set(names["SeccompOperators"]["enum"])
+    assert {"SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64", "SCMP_ARCH_S390", "SCMP_ARCH_MIPSEL64N32"} <= set(seccomp["archs"])
+    policy = features["linux"]["memoryPolicy"]
+    assert set(policy["modes"]) == set(names["MemoryPolicyMode"]["enum"]) and set(policy["flags"]) == set(names["MemoryPolicyFlag"]["enum"])
+    for arch in seccomp["archs"]:  # they are taken, whether this machine's calls are of them or not
+        r = bundle.run("exit", "3", linux={**bundle.config["linux"], "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": [arch], "syscalls": [
+            {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}})
+        assert r.returncode == 3 or (r.returncode == 1 and "another byte order" in r.stderr and not is_little(arch)), (arch, r)
 
 
 def test_versions(bundle):  # noqa: F811
