@@ -340,6 +340,21 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
     return 0;
 }
 
+/* A bind that is to see what is mounted outside later can't be made from mounts that don't; others of the document do
+ * not see it, as without it. */
+static void follow_outside(struct zl_job *j)
+{
+    bool follows = false;
+    for (uint64_t i = 0; i < j->nmounts; i++)
+        follows |= j->mounts[i].flags & MS_BIND && j->mounts[i].propagation & (MS_SLAVE | MS_SHARED);
+    if (j->root_propagation || !follows)
+        return;
+    j->root_propagation = MS_SLAVE | MS_REC;
+    for (uint64_t i = 0; i < j->nmounts; i++)
+        if (j->mounts[i].flags & MS_BIND && !j->mounts[i].propagation)
+            j->mounts[i].propagation = MS_PRIVATE | MS_REC;
+}
+
 int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl_oci_process *process,
                const char *bundle, const char *id, struct zl_job *ret)
 {
@@ -372,6 +387,8 @@ int ocirun_job(struct ocirun *r, const struct zl_oci_runtime *c, const struct zl
     e = e < 0 ? e : check_sysctls(&t);
     e = e < 0 ? e : machine_of(&t);
     e = e < 0 ? e : net_devices_of(&t);
+    if (e == 0)
+        follow_outside(ret);
     return e < 0 ? e : ocirun_seccomp(r, &c->linux_.seccomp, ret);
 }
 

@@ -402,6 +402,40 @@ def test_propagation(box):
     assert tags("/tmp") == "unbindable"
 
 
+WITH_SHARED_MOUNTS = """mount --make-rshared /
+mkdir "$1/own" && mount -t tmpfs zl-test "$1/own" && cp -r "$1/rootfs" "$1/config.json" "$1/own"
+mkdir "$1/shared" && mount -t tmpfs zl-test "$1/shared" && mkdir "$1/shared/theirs"
+sort /proc/self/mountinfo > "$1/before"
+"$2" --root "$1/state" run -b "$1/own" one; echo $? > "$1/code"
+sort /proc/self/mountinfo > "$1/after"
+"""
+
+
+@pytest.mark.parametrize("kind", [None, "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable"])
+def test_propagation_leaves_the_machines_mounts(box, kind):
+    """On a machine whose mounts are all shared, as systemd makes them: nothing is unmounted there, nor mounted, but what a
+    container mounts on a volume that is shared, where its root is no slave."""
+    linux = {"rootfsPropagation": kind} if kind else {}
+    mount = {"destination": "/v", "type": "bind", "source": str(box.folder / "shared"), "options": ["rbind", "rshared"]}
+    caps = {k: ["CAP_SYS_ADMIN"] for k in ("bounding", "effective", "permitted")}
+    box.write("true")
+    config = json.loads((box.folder / "config.json").read_text())
+    config["mounts"].append(mount)
+    config["linux"].update(linux)
+    config["process"].update(capabilities=caps, args=["/busybox", "sh", "-c", "/busybox mount -t tmpfs zl-inside /v/theirs && /busybox cat /proc/self/mountinfo"])
+    (box.folder / "config.json").write_text(json.dumps(config))
+    r = subprocess.run(["unshare", "--mount", "sh", "-ec", WITH_SHARED_MOUNTS, "sh", box.folder, ZL_OCI], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert r.returncode == 0 and (box.folder / "code").read_text() == "0\n" and " /v/theirs " in r.stdout, r
+    before, after = ((box.folder / name).read_text().splitlines() for name in ("before", "after"))
+    assert not set(before) - set(after)
+    outside = [line.split()[4] for line in set(after) - set(before)]
+    follows = kind in (None, "rslave", "unbindable", "rprivate")
+    assert outside == ([] if follows else [f"{box.folder}/shared/theirs"]), r.stdout
+    tags = next(line.split(" - ")[0] for line in r.stdout.splitlines() if line.split()[4] == "/v")
+    assert ("master:" in tags) == (kind in (None, "rslave", "unbindable"))
+
+
 def test_filters_are_kept(box):
     """Compiled once: the second container takes the file, unless it is not what it should be."""
     def run(errno_ret):

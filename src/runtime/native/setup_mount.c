@@ -53,7 +53,9 @@ static int bind_cgroup(int root, const char *path, const char *group, unsigned l
     zl_auto_close int target = zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
     int r = target < 0 ? target : zl_setup_mount_on(target, group, NULL, MS_BIND, NULL);
     zl_auto_close int top = r < 0 ? r : zl_open_beneath(root, path, O_PATH | O_DIRECTORY);
-    return top < 0 ? top : zl_setup_remount(top, flags);
+    r = top < 0 ? top
+                : zl_setup_mount_on(top, NULL, NULL, MS_PRIVATE, NULL); /* not the machine's, whatever the root is */
+    return r < 0 ? r : zl_setup_remount(top, flags);
 }
 
 /*

@@ -164,19 +164,47 @@ static int bring_lo_up(void)
     return nl < 0 ? nl : zl_link_up(nl, LO);
 }
 
+/* Whether mounts that are shared outside are still so in here until we leave them: with a shared root, so that what is
+ * mounted on shared volumes is seen outside, and where "/" alone is said to be private or a slave. */
+static bool stays_open(const struct zl_job *job)
+{
+    uint64_t p = job->root_propagation;
+    return p && job->rootfs[0] && !(p & MS_UNBINDABLE) && (p & MS_SHARED || !(p & MS_REC));
+}
+
+/* Of the mount that a path is on: what is mounted on it then is not mounted outside, too, as it would be on a shared
+ * one. */
+static int part_from_outside(const char *at)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s", at) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    while (mount(NULL, path, NULL, MS_PRIVATE, NULL) < 0) {
+        char *slash = strrchr(path, '/');
+        if (errno != EINVAL || !slash || !path[1]) /* that: it is no mount's top */
+            return -errno;
+        slash[slash == path] = 0;
+    }
+    return 0;
+}
+
 /* The new root, mounted and opened, with the paths of who made us. */
 static int mount_root(const struct zl_job *job, struct zl_setup_places *p, struct zl_setup_error *err)
 {
-    /* Nothing of ours is seen outside; what is mounted outside is seen here only where the job wants that. */
-    uint64_t propagation = job->root_propagation ? job->root_propagation : MS_REC | MS_PRIVATE;
-    bool outward = propagation & (MS_SHARED | MS_UNBINDABLE);
-    if (mount(NULL, "/", NULL, outward ? MS_REC | MS_SLAVE : propagation, NULL) < 0)
-        return zl_setup_fail(err, -errno, "set the propagation of the mounts");
     const char *at = job->rootfs[0] ? job->rootfs : "merged";
-    int r =
-        job->rootfs[0]
-            ? mount(at, at, NULL, MS_BIND | MS_REC, NULL) < 0 ? zl_setup_fail(err, -errno, "bind the root %s", at) : 0
-            : mount_overlay(job, err);
+    bool open = stays_open(job);
+    uint64_t propagation = job->root_propagation & MS_UNBINDABLE ? MS_REC | MS_SLAVE
+                           : job->root_propagation               ? job->root_propagation
+                                                                 : MS_REC | MS_PRIVATE;
+    int r = propagation & MS_SHARED || mount(NULL, "/", NULL, propagation, NULL) == 0 ? 0 : -errno;
+    r = r == 0 && open ? part_from_outside(at) : r;
+    if (r < 0)
+        return zl_setup_fail(err, r, "set the propagation of the mounts");
+    if (!job->rootfs[0])
+        r = mount_overlay(job, err);
+    else if (mount(at, at, NULL, MS_BIND | MS_REC, NULL) < 0 ||
+             (open && mount(NULL, at, NULL, MS_PRIVATE | MS_REC, NULL) < 0))
+        r = zl_setup_fail(err, -errno, "bind the root %s", at);
     if (r < 0)
         return r;
     p->root = zl_openat(AT_FDCWD, at, O_PATH | O_DIRECTORY, 0);
@@ -233,6 +261,20 @@ static int hide_paths(const struct zl_job *job, int root, struct zl_setup_error 
     return 0;
 }
 
+/* The old root is left on top of the new one, and taken off. Its mounts must not go outside, where they are shared,
+ * when they go here. */
+static int pivot(const struct zl_job *job, int root)
+{
+    zl_auto_close int old = zl_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    if (old < 0)
+        return old;
+    return fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || fchdir(old) < 0 ||
+                   (stays_open(job) && mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0) ||
+                   umount2(".", MNT_DETACH) < 0 || chdir("/") < 0
+               ? -errno
+               : 0;
+}
+
 static int fill_root(const struct zl_job *job, const struct zl_setup_options *o, const struct zl_setup_places *p,
                      struct zl_setup_error *err)
 {
@@ -245,8 +287,9 @@ static int fill_root(const struct zl_job *job, const struct zl_setup_options *o,
     r = r < 0 ? r : hide_paths(job, p->root, err);
     if (r < 0)
         return r;
-    if (fchdir(p->root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return zl_setup_fail(err, -errno, "pivot into the root");
+    r = pivot(job, p->root);
+    if (r < 0)
+        return zl_setup_fail(err, r, "pivot into the root");
     if (propagation & (MS_SHARED | MS_UNBINDABLE) && mount(NULL, "/", NULL, propagation, NULL) < 0)
         return zl_setup_fail(err, -errno, "set the propagation of the root");
     return 0;
