@@ -76,7 +76,7 @@ static struct zl_value *seccomp_part(struct zl_arena *a)
     return v;
 }
 
-/* Of the program, for people. None of a document's annotations changes what is done. */
+/* Of the program, for people. */
 static struct zl_value *annotations(struct zl_arena *a)
 {
     const struct scmp_version *lib = seccomp_version();
@@ -93,6 +93,7 @@ int ocirun_features(struct ocirun *r, const char *unused)
         "enabled"
     };
     static const bool have_cgroup[] = { true, true, true, true, true }, no[] = { false }, yes[] = { true };
+    static const char *const followed[] = { "org.systemd.property." }; /* of a document; scope.c */
     const bool idmap[] = { has_mount_setattr() };
     struct zl_arena *a = &r->arena;
     struct zl_value *v = zl_value_new(a, ZL_MAP), *l = zl_value_new(a, ZL_MAP),
@@ -122,7 +123,7 @@ int ocirun_features(struct ocirun *r, const char *unused)
     zl_value_set(a, l, "netDevices", flags(a, enabled, yes, 1));
     zl_value_set(a, v, "linux", l);
     zl_value_set(a, v, "annotations", annotations(a));
-    zl_value_set(a, v, "potentiallyUnsafeConfigAnnotations", zl_value_new(a, ZL_LIST));
+    zl_value_set(a, v, "potentiallyUnsafeConfigAnnotations", strings(a, followed, ZL_ARRAY_LEN(followed)));
     zl_auto_buf text = ZL_BUF_INIT;
     zl_json_print(&text, v, 2);
     printf("%s\n", text.p);

@@ -2,6 +2,7 @@
 
 A daemon lives in a network and a mount namespace of its own, with an empty /run: what it sets there goes with it.
 """
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -134,6 +135,7 @@ class Engine:
     """A client's command line, the daemon behind it if there is one, and the cgroup that all is below."""
 
     daemon = None
+    prefix = ()  # of each of its calls
     run_options = ()
     at_once = ("rm", "--force")
 
@@ -163,7 +165,23 @@ class Engine:
 
     def command(self, verb, *args):
         more = self.run_options if verb in ("run", "create") else ()
-        return [*self.client, verb, *more, *map(str, args)]
+        return [*self.prefix, *self.client, verb, *more, *map(str, args)]
+
+    @contextlib.contextmanager
+    def mount_namespace(self):
+        """How to run something in the mount namespace that containers are made in: the daemon's, or else one for a test."""
+        if self.daemon:
+            yield ["nsenter", "--mount", "--target", str(self.daemon.pid)]
+            return
+        with subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            holder.stdout.readline()
+            self.prefix = ["nsenter", "--mount", "--target", str(holder.pid)]
+            try:
+                yield self.prefix
+                self.clear()
+            finally:
+                self.prefix = ()
+                holder.stdin.close()
 
     def __call__(self, verb, *args, check=True, stdin=None, timeout=60):
         r = subprocess.run(self.command(verb, *args), env=self.env, cwd=self.where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -204,7 +222,7 @@ class Engine:
 
 class Docker(Engine):
     run_options = ("--network=none",)
-    options = ()
+    options = ("--default-runtime", "zl")
 
     def __init__(self, where, archive):
         super().__init__(where)
@@ -212,14 +230,15 @@ class Docker(Engine):
         self.client = ["/usr/bin/docker", "--host", f"unix://{socket}", "--config", str(where)]
         self.start("/usr/sbin/dockerd", "--data-root", where / "data", "--exec-root", where / "exec", "--pidfile", where / "pid",
                    "--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-                   "--storage-driver=vfs", "--cgroup-parent", f"/{self.group}", "--add-runtime", f"zl={ZL_OCI}", "--default-runtime", "zl", *self.options)
+                   "--storage-driver=vfs", "--cgroup-parent", f"/{self.group}", "--add-runtime", f"zl={ZL_OCI}", *self.options)
         wait_for("dockerd answers", lambda: self.answers("version"), 20)
         self("load", "--quiet", "--input", archive)
 
 
 class RemappedDocker(Docker):
-    """Every container in a user namespace, whose root is the machine's user 300000."""
+    """Every container in a user namespace, whose root is the machine's user 300000; zl-oci is asked for by name."""
 
+    run_options = (*Docker.run_options, "--runtime", "zl")
     options = ("--userns-remap", "daemon:daemon")
     prepare = "echo daemon:300000:65536 > subid; mount --bind subid /etc/subuid; mount --bind subid /etc/subgid; "
 
@@ -231,7 +250,10 @@ class Podman(Engine):
 
     def __init__(self, where, archive):
         super().__init__(where)
+        # --runtime's name is that of the program, by which the lists go.
         (where / "containers.conf").write_text('[engine]\nlock_type = "file"\n'
+                                               'runtime_supports_json = ["zl", "zl-oci"]\nruntime_supports_nocgroup = ["zl"]\n'
+                                               f'[engine.runtimes]\nzl = ["{ZL_OCI}"]\n'
                                                '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n')
         self.env["CONTAINERS_CONF"] = str(where / "containers.conf")
         self.run_options += ("--cgroup-parent", f"/{self.group}")

@@ -28,6 +28,7 @@ def place():
     """A folder for all engines, with the image; at the end nothing of theirs is left on the machine."""
     need_root()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="zl-engines-", dir="/tmp"))
+    folder.chmod(0o711)  # root of a user namespace is another user
     before = leftovers.snapshot()
     if not shutil.which("busybox"):
         pytest.skip("busybox is not installed (tools/setup test)")
@@ -112,6 +113,15 @@ def pid_of(engine, name):
     return int(engine.out("inspect", name, "--format", "{{.State.Pid}}"))
 
 
+def is_frozen(pid):
+    """What the kernel says of the group that a process is in."""
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "freezer":
+            return pathlib.Path(f"/sys/fs/cgroup/freezer{path}/freezer.state").read_text() == "FROZEN\n"
+    return "frozen 1" in pathlib.Path(f"/sys/fs/cgroup{path}/cgroup.events").read_text()
+
+
 def test_run_and_its_exit_codes(engine):
     r = engine("run", "--rm", "-i", IMAGE, "sh", "-c", "cat; echo wrong >&2; exit 9", stdin="typed\n", check=False)
     assert (r.stdout, r.stderr, r.returncode) == ("typed\n", "wrong\n", 9)
@@ -165,6 +175,44 @@ def test_the_root_volumes_and_tmpfs(engine):
     engine("volume", "rm", "vol")
 
 
+VOLUME = {"docker": lambda s, d, o: ("-v", f"{s}:{d}:{o}"), "podman": lambda s, d, o: ("-v", f"{s}:{d}:{o}"),
+          "containerd": lambda s, d, o: ("--mount", f"type=bind,src={s},dst={d},options=rbind:{o}")}
+
+
+@pytest.mark.parametrize("kind", VOLUME)
+def test_mounts_spread_as_a_volume_says(kind, request):
+    """One made on the machine shows in the container, one made in the container on the machine, both, or neither."""
+    e = request.getfixturevalue(kind)
+    shared = e.where / "shared"
+    for folder in ("ours", "theirs", "plain"):
+        (shared / folder).mkdir(parents=True)
+    with e.mount_namespace() as inside:
+        def run(*command, check=True):
+            return subprocess.run([*inside, *map(str, command)], check=check, timeout=30, stdout=subprocess.PIPE, text=True).stdout
+
+        run("mount", "-t", "tmpfs", "zl-test", shared)
+        run("mount", "--make-shared", shared)
+        run("mkdir", shared / "ours", shared / "theirs")
+        # ctr leaves the root as it is by itself, and with it nothing goes out.
+        for option, expected in (("rprivate", (False, False)), ("rslave", (True, False)), ("rshared", (True, kind != "containerd"))):
+            volume = VOLUME[kind](shared, "/v", option)
+            if kind == "containerd":
+                e.run("one", "sleep", "1000", options=["-d", "--cap-add", "CAP_SYS_ADMIN", *volume])
+                call = e.exec
+            else:
+                e("run", "-d", "--name", "one", "--cap-add", "sys_admin", "--security-opt", "seccomp=unconfined", *volume, IMAGE, "sleep", "1000")
+                call = lambda name, *command: e("exec", name, *command)  # noqa: E731
+            run("mount", "-t", "tmpfs", "zl-test", shared / "ours")
+            call("one", "mount", "-t", "tmpfs", "zl-test", "/v/theirs")
+            seen = call("one", "cat", "/proc/self/mountinfo").stdout, run("cat", "/proc/self/mountinfo")
+            assert (" /v/theirs " in seen[0], f" {shared}/ours " in seen[1]) == (True, True)
+            assert (" /v/ours " in seen[0], f" {shared}/theirs " in seen[1]) == expected, option
+            e.clear()
+            run("umount", shared / "ours")
+            run("sh", "-c", f"umount {shared}/theirs 2>/dev/null; true")
+        run("umount", shared)
+
+
 def test_limits_update_and_stats(engine):
     engine("run", "-d", "--name", "one", "--memory", "64m", "--memory-swap", "64m", "--cpus", "0.5", "--cpu-shares", "512", "--pids-limit", "20", IMAGE,
            "sleep", "1000")
@@ -209,7 +257,7 @@ def test_more_limits(engine):
 
 
 def test_a_life(engine):
-    engine("run", "-d", "--name", "one", IMAGE, "sh", "-c", "trap 'echo told; exit 7' TERM; trap 'echo usr1' USR1; echo up; while true; do sleep 0.02; done")
+    engine("run", "-d", "--name", "one", IMAGE, "sh", "-c", "trap 'echo told; exit 7' TERM; trap 'echo usr1' USR1; echo up; while true; do echo >> /tmp/beats; sleep 0.02; done")
     wait_for("it speaks", lambda: engine("logs", "one").stdout == "up\n")
     assert "sleep" in engine.out("top", "one")
     assert engine.out("exec", "-e", "X=y", "-u", "1000:5", "-w", "/tmp", "one", "sh", "-c", "echo $X; id -u; id -g; pwd").split() == ["y", "1000", "5", "/tmp"]
@@ -221,17 +269,26 @@ def test_a_life(engine):
     wait_for("the signal came", lambda: "usr1" in engine("logs", "one").stdout)
     engine("pause", "one")
     assert engine.out("inspect", "one", "--format", "{{.State.Status}}") == "paused"
-    freezer = next((line.split(":", 2)[2] for line in pathlib.Path(f"/proc/{pid_of(engine, 'one')}/cgroup").read_text().splitlines()
-                    if ":freezer:" in line), None)
-    if freezer:
-        assert pathlib.Path(f"/sys/fs/cgroup/freezer{freezer}/freezer.state").read_text() == "FROZEN\n"
+    beats = pathlib.Path(f"/proc/{pid_of(engine, 'one')}/root/tmp/beats")
+    assert is_frozen(pid_of(engine, "one"))
+    before = beats.read_text()
     assert engine("exec", "one", "true", check=False).returncode != 0
+    assert beats.read_text() == before
     engine("unpause", "one")
     assert engine.out("inspect", "one", "--format", "{{.State.Status}}") == "running"
+    wait_for("it goes on", lambda: len(beats.read_text()) > len(before))
     engine("stop", "-t", "20", "one")
     assert engine.out("inspect", "one", "--format", "{{.State.Status}} {{.State.ExitCode}}") == "exited 7"
     assert engine("logs", "one").stdout.split() == ["up", "usr1", "told"]
     engine("start", "one")
+    engine("restart", "-t", "20", "one")
+    wait_for("it was told, and speaks again", lambda: engine("logs", "one").stdout.split() == ["up", "usr1", "told", "up", "told", "up"])
+    # A command that nobody waits for, and one with all rights that the caller has.
+    engine("exec", "-d", "one", "sh", "-c", "echo left > /tmp/left; exec sleep 1000")
+    wait_for("it has run", lambda: engine.out("exec", "one", "sh", "-c", "cat /tmp/left || true") == "left")
+    sets = [status_of(engine.out("exec", *more, "one", "cat", "/proc/self/status"))["CapEff"][0] for more in ((), ("--privileged",))]
+    known = (1 << 38) - 1
+    assert sets[0] != sets[1] and int(sets[1], 16) & known == int(status_of(pathlib.Path("/proc/self/status").read_text())["CapPrm"][0], 16) & known
     engine("kill", "one")
     assert engine.out("wait", "one") == "137"
     engine("rm", "one")
@@ -345,11 +402,70 @@ def test_podman_pods_and_systemd(podman):
     assert not V1 or any(line.split()[4] == "/sys/fs/cgroup/systemd" for line in seen[1:])
 
 
-def test_docker_takes_it_by_name(docker):
-    docker("run", "-d", "--name", "one", "--runtime", "zl", IMAGE, "sleep", "1000")
-    assert docker.out("inspect", "one", "--format", "{{.HostConfig.Runtime}}") == "zl"
-    states = [json.loads(p.read_text()) for p in (docker.where / "exec").glob("runtime-*/moby/*/state.json")]
-    assert [s["pid"] for s in states] == [pid_of(docker, "one")]  # ours, so it is zl-oci that has made it
+def test_docker_takes_it_by_name(remapped):
+    """Where another is the default (here with a user namespace): the whole life of one container."""
+    assert remapped.out("info", "--format", "{{.DefaultRuntime}}") == "runc"
+    remapped("run", "-d", "--name", "one", "--memory", "64m", "--pids-limit", "20", "--read-only", "--tmpfs", "/tmp", "--health-cmd", "test -e /tmp/well",
+             "--health-interval", "1s", IMAGE, "sh", "-c", "trap 'exit 7' TERM; touch /tmp/well; while true; do echo >> /tmp/beats; sleep 0.02; done")
+    assert remapped.out("inspect", "one", "--format", "{{.HostConfig.Runtime}}") == "zl"
+    states = [json.loads(p.read_text()) for p in (remapped.where / "exec").glob("runtime-*/moby/*/state.json")]
+    assert [s["pid"] for s in states] == [pid_of(remapped, "one")]  # ours, so it is zl-oci that has made it
+    wait_for("it is well", lambda: remapped.out("inspect", "one", "--format", "{{.State.Health.Status}}") == "healthy")
+    remapped("update", "--memory", "96m", "--memory-swap", "96m", "one")
+    seen = remapped("exec", "one", "sh", "-c", f"cat {LIMITS['memory']} {LIMITS['pids']}; touch /x || true")
+    assert seen.stdout.split() == [str(96 << 20), "20"] and "Read-only file system" in seen.stderr
+    e = remapped.terminal("exec", "-it", "one", "sh")
+    e.expect("# ")
+    e.ask("tty", "/dev/pts/0")
+    e.type("exit 4\n")
+    assert e.end() == 4
+    assert json.loads(remapped.out("stats", "--no-stream", "--format", "{{json .}}", "one"))["MemUsage"].endswith("/ 96MiB")
+    remapped("pause", "one")
+    assert is_frozen(pid_of(remapped, "one"))
+    remapped("unpause", "one")
+    remapped("stop", "-t", "20", "one")
+    assert remapped.out("inspect", "one", "--format", "{{.State.ExitCode}}") == "7"
+    t = remapped.terminal("run", "-it", "--detach-keys", "ctrl-x", "--name", "two", IMAGE, "sh")
+    t.expect("# ")
+    t.type("\x18")
+    assert t.end() == 0
+    t = remapped.terminal("attach", "two")
+    t.ask("echo at''tached", "attached")
+    t.type("exit 5\n")
+    assert t.end() == 5
+
+
+def test_podman_takes_it_by_name(podman):
+    """Of containers.conf, where it is told that our log is JSON, and that we can do without groups."""
+    assert podman.out("--runtime", "zl", "info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}") == f"zl {engines.ZL_OCI}"
+    podman.client, path = [*podman.client[:-1], "zl"], podman.client[-1]
+    try:
+        podman("run", "-d", "--name", "one", "--memory", "64m", IMAGE, "sleep", "1000")
+        assert podman.out("inspect", "one", "--format", "{{.OCIRuntime}}") == "zl"
+        assert podman.out("exec", "one", "cat", LIMITS["memory"]) == str(64 << 20)
+        podman.clear()
+        # Without groups: it is in the caller's, and is stopped all the same.
+        podman.run_options = podman.run_options[:-2]
+        podman("run", "-d", "--name", "one", "--cgroups", "disabled", "--read-only", IMAGE, "sleep", "1000")
+        groups = [pathlib.Path(f"/proc/{pid}/cgroup").read_text() for pid in (pid_of(podman, "one"), "self")]
+        assert groups[0] == groups[1] and podman("exec", "one", "touch", "/x", check=False).returncode == 1
+        pid = pid_of(podman, "one")
+        podman("stop", "-t", "0", "one")
+        assert not os.path.exists(f"/proc/{pid}")
+        podman.clear()
+    finally:
+        podman.run_options = (*podman.run_options[:len(type(podman).run_options)], "--cgroup-parent", f"/{podman.group}")
+        podman.client = [*podman.client[:-1], path]
+
+
+def test_podman_passes_sockets_on(podman):
+    """A service that systemd would start at its first connection: podman gives us the socket, and we the container."""
+    command = podman.command("run", "--rm", IMAGE, "sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; readlink /proc/self/fd/3")
+    script = "import os, socket, sys; s = socket.create_server(('127.0.0.1', 0)); os.dup2(s.fileno(), 3); os.set_inheritable(3, True); " \
+             "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); os.execvp(sys.argv[1], sys.argv[1:])"
+    r = subprocess.run(["python3", "-c", script, *command], env=podman.env, cwd=podman.where, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert r.stdout.splitlines()[0] == "1 1" and r.stdout.splitlines()[1].startswith("socket:"), r
 
 
 MAPPED = ["--uidmap", "0:300000:5000", "--gidmap", "0:400000:5000"]
@@ -439,13 +555,15 @@ def test_containerd_a_life(containerd):
                         call=lambda *args: containerd(*args, check=False))
     assert (r.stdout.split(), r.returncode) == (["1000", "1001", "/tmp"], 4)
     assert len(containerd.out("task", "ps", "one").splitlines()) >= 2
-    metrics = containerd.out("task", "metrics", "--format", "json", "one")
-    assert json.loads(metrics)
-    containerd("task", "pause", "one")
-    assert "PAUSED" in containerd.out("task", "ls")
-    containerd("task", "resume", "one")
-    # It shares its namespaces with another.
+    metrics = json.loads(containerd.out("task", "metrics", "--format", "json", "one"))
+    assert metrics["pids"]["current"] in (1, 2) and metrics["memory"]["usage"]["usage"] > 4096 and metrics["cpu"]["usage"]["total"] > 1000000 \
+        if V1 else metrics["pids"]["current"] in (1, 2)
     pid = containerd.out("task", "ls").split()[-2]
+    containerd("task", "pause", "one")
+    assert "PAUSED" in containerd.out("task", "ls") and is_frozen(pid)
+    containerd("task", "resume", "one")
+    assert not is_frozen(pid)
+    # It shares its namespaces with another.
     look = "for n in pid ipc uts mnt; do readlink /proc/self/ns/$n; done"
     both = [containerd.exec("one", "sh", "-c", look).stdout.split(),
             containerd.run("two", "sh", "-c", look, options=["--rm", "--with-ns", f"pid:/proc/{pid}/ns/pid", "--with-ns", f"ipc:/proc/{pid}/ns/ipc"]).stdout.split()]

@@ -104,7 +104,7 @@ def test_features_are_valid(bundle, schema):  # noqa: F811
     jsonschema.Draft4Validator(schema.inline(schema.file("features-schema.json"), "features-schema.json")).validate(features)
     config = json.loads((bundle.folder / "config.json").read_text())
     jsonschema.Draft4Validator(schema.inline(schema.file("config-schema.json"), "config-schema.json")).validate(config)
-    assert features["linux"]["intelRdt"]["enabled"] is False and features["potentiallyUnsafeConfigAnnotations"] == []
+    assert features["linux"]["intelRdt"]["enabled"] is False and features["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property."]
     # The machine's kernel knows the flags that are said to be supported, and each name is one of the specification's.
     names = schema.file("defs-linux.json")["definitions"]
     seccomp = features["linux"]["seccomp"]
