@@ -35,10 +35,10 @@ static const struct option {
     { EVERY, "log-format", NULL, TEXT, AT(log_format), "text|json", "how the log is written" },
     { EVERY, "debug", NULL, FLAG, AT(debug), NULL, "log what is called, too" },
     { EVERY, "systemd-cgroup", NULL, FLAG, AT(systemd_cgroup), NULL, "cgroups are made by systemd" },
-    { EVERY, "cgroup-manager", NULL, TEXT, AT(cgroup_manager), "cgroupfs|systemd|disabled",
-      "the same, said as crun does; disabled: no groups" },
+    { EVERY, "cgroup-manager", NULL, TEXT, AT(cgroup_manager), "MANAGER",
+      "cgroupfs, systemd or disabled, as crun has it" },
     { EVERY, "rootless", NULL, TEXT, AT(rootless), "true|false|auto", "taken; what may be done is found out" },
-    { EVERY, "log-level", NULL, TEXT, AT(log_level), "error|warning|debug", "debug is the same as --debug" },
+    { EVERY, "log-level", NULL, TEXT, AT(log_level), "LEVEL", "error, warning or debug, which is --debug" },
     { EVERY, "criu", NULL, IGNORED, 0, "PATH", "taken; there are no checkpoints" },
     { "create run spec", "bundle", "b", TEXT, AT(bundle), "DIR", "where config.json is (the working folder)" },
     { "create run", "config", "f", TEXT, AT(config), "FILE", "the document, instead of the bundle's config.json" },
@@ -62,7 +62,8 @@ static const struct option {
     { "exec", "no-new-privs", NULL, FLAG, AT(no_new_privs), NULL, "no rights are gained by what it executes" },
     { "exec", "apparmor", NULL, TEXT, AT(apparmor), "PROFILE", "its AppArmor profile" },
     { "exec", "process-label", NULL, TEXT, AT(process_label), "LABEL", "its SELinux label" },
-    { "exec", "cgroup", NULL, STRINGS, AT(cgroups), "[CONTROLLER,…:]PATH", "in this group, below the container's" },
+    { "exec", "cgroup", NULL, STRINGS, AT(cgroups), "PATH",
+      "in this group below the container's; also CONTROLLER,…:PATH" },
     { "exec", "ignore-paused", NULL, FLAG, AT(ignore_paused), NULL, "in a paused container, too: it waits there" },
     { "kill", "all", "a", FLAG, AT(all), NULL, "every process in it" },
     { "delete", "force", "f", FLAG, AT(force), NULL, "kill it first; nothing to delete is fine" },
@@ -130,8 +131,9 @@ static int take_option(struct ocirun *r, const char *word, const char *next, boo
     if (!o && known && !r->verb)
         return zl_fail(&r->err, ZL_E_USAGE, "%.60s belongs behind the verb", word);
     if (!o)
-        return zl_fail(&r->err, ZL_E_USAGE, known ? "%.60s is no option of %s" : "there is no option %.60s", word,
-                       r->verb);
+        return zl_fail(&r->err, ZL_E_USAGE,
+                       known ? "%.60s is no option of %s" : "there is no option %.60s: zl-oci %s%s--help lists them",
+                       word, r->verb ? r->verb : "", r->verb ? " " : "");
     char *at = (char *)&r->o + o->at;
     if (o->kind == FLAG || o->kind == NO_FLAG) {
         bool unused;
@@ -228,7 +230,7 @@ static int take_word(struct ocirun *r, const struct ocirun_verb *verbs, const ch
         if (zl_streq(word, verbs->name))
             *verb = verbs;
     if (!*verb)
-        return zl_fail(&r->err, ZL_E_USAGE, "there is no verb '%.40s'", word);
+        return zl_fail(&r->err, ZL_E_USAGE, "there is no verb '%.40s': zl-oci --help lists them", word);
     r->verb = word;
     return 0;
 }
@@ -273,7 +275,7 @@ int ocirun_parse(struct ocirun *r, const struct ocirun_verb *verbs, int argc, ch
             break;
     }
     if (!verb)
-        return zl_fail(&r->err, ZL_E_USAGE, "there is no verb");
+        return zl_fail(&r->err, ZL_E_USAGE, "there is no verb: zl-oci --help lists them");
     if (r->o.words.n < (unsigned)verb->min)
         return zl_fail(&r->err, ZL_E_USAGE, "%s takes %s", verb->name, verb->words);
     *ret = verb;

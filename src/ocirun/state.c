@@ -55,7 +55,10 @@ int ocirun_check_id(const char *id, struct zl_err *err)
     for (const char *p = id; good && *p; p++)
         good = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("_+-.", *p);
     return good ? 0
-                : zl_fail(err, ZL_E_INVALID, "'%.140s' is no container id: 1 to 128 letters, digits and _ + - .", id);
+                : zl_fail(err, ZL_E_INVALID,
+                          "'%.140s' is no container id, which is 1 to 128 letters, digits and '_+-.', and does not "
+                          "begin with '-' or '.'",
+                          id);
 }
 
 int ocirun_make_folder(struct ocirun *r, const char *id)

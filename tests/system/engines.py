@@ -17,12 +17,19 @@ import termios
 import time
 
 import oci
-from conftest import BUILD, SLOW, wait_for
+from conftest import BUILD, SLOW, TOP, wait_for
 
 ZL_OCI = BUILD / "src/ocirun/zl-oci"
 IMAGE = "localhost/test:1"
 APPLETS = ("sh", "cat", "id", "ls", "mount", "ps", "sleep", "echo", "stat", "true", "touch", "hostname", "stty", "readlink",
            "mkdir", "tty", "test", "kill", "rm", "df", "chmod", "head", "grep", "pwd", "env", "mknod", "dd")
+
+
+def documented(language, first):
+    """A file of docs/OCI.md that begins so, for the program as it was built."""
+    text = (TOP / "docs/OCI.md").read_text()
+    (block,) = [b.split("```")[0] for b in text.split(f"```{language}\n")[1:] if b.startswith(first)]
+    return block.replace("/usr/local/libexec/zlayer/zl-oci", str(ZL_OCI))
 
 
 def entry(kind, mode=0o755, target=""):
@@ -222,15 +229,16 @@ class Engine:
 
 class Docker(Engine):
     run_options = ("--network=none",)
-    options = ("--default-runtime", "zl")
+    options = ("--config-file", "daemon.json")
 
     def __init__(self, where, archive):
         super().__init__(where)
         socket = where / "docker.sock"
+        (where / "daemon.json").write_text(documented("json", "{"))
         self.client = ["/usr/bin/docker", "--host", f"unix://{socket}", "--config", str(where)]
         self.start("/usr/sbin/dockerd", "--data-root", where / "data", "--exec-root", where / "exec", "--pidfile", where / "pid",
                    "--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-                   "--storage-driver=vfs", "--cgroup-parent", f"/{self.group}", "--add-runtime", f"zl={ZL_OCI}", *self.options)
+                   "--storage-driver=vfs", "--cgroup-parent", f"/{self.group}", *self.options)
         wait_for("dockerd answers", lambda: self.answers("version"), 20)
         self("load", "--quiet", "--input", archive)
 
@@ -239,8 +247,8 @@ class RemappedDocker(Docker):
     """Every container in a user namespace, whose root is the machine's user 300000; zl-oci is asked for by name."""
 
     run_options = (*Docker.run_options, "--runtime", "zl")
-    options = ("--userns-remap", "daemon:daemon")
-    prepare = "echo daemon:300000:65536 > subid; mount --bind subid /etc/subuid; mount --bind subid /etc/subgid; "
+    options = ("--config-file", "none.json", "--userns-remap", "daemon:daemon", "--add-runtime", f"zl={ZL_OCI}")
+    prepare = "echo {} > none.json; echo daemon:300000:65536 > subid; mount --bind subid /etc/subuid; mount --bind subid /etc/subgid; "
 
 
 class Podman(Engine):
@@ -250,10 +258,7 @@ class Podman(Engine):
 
     def __init__(self, where, archive):
         super().__init__(where)
-        # --runtime's name is that of the program, by which the lists go.
-        (where / "containers.conf").write_text('[engine]\nlock_type = "file"\n'
-                                               'runtime_supports_json = ["zl", "zl-oci"]\nruntime_supports_nocgroup = ["zl"]\n'
-                                               f'[engine.runtimes]\nzl = ["{ZL_OCI}"]\n'
+        (where / "containers.conf").write_text(documented("toml", "[engine]").replace("[engine]\n", '[engine]\nlock_type = "file"\n') +
                                                '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n')
         self.env["CONTAINERS_CONF"] = str(where / "containers.conf")
         self.run_options += ("--cgroup-parent", f"/{self.group}")

@@ -437,11 +437,12 @@ def test_docker_takes_it_by_name(remapped):
 
 def test_podman_takes_it_by_name(podman):
     """Of containers.conf, where it is told that our log is JSON, and that we can do without groups."""
-    assert podman.out("--runtime", "zl", "info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}") == f"zl {engines.ZL_OCI}"
-    podman.client, path = [*podman.client[:-1], "zl"], podman.client[-1]
+    assert podman.client[-2] == "--runtime"
+    podman.client, by_path = podman.client[:-2], podman.client
     try:
+        assert podman.out("info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}") == f"zl-oci {engines.ZL_OCI}"
         podman("run", "-d", "--name", "one", "--memory", "64m", IMAGE, "sleep", "1000")
-        assert podman.out("inspect", "one", "--format", "{{.OCIRuntime}}") == "zl"
+        assert podman.out("inspect", "one", "--format", "{{.OCIRuntime}}") == "zl-oci"
         assert podman.out("exec", "one", "cat", LIMITS["memory"]) == str(64 << 20)
         podman.clear()
         # Without groups: it is in the caller's, and is stopped all the same.
@@ -455,7 +456,7 @@ def test_podman_takes_it_by_name(podman):
         podman.clear()
     finally:
         podman.run_options = (*podman.run_options[:len(type(podman).run_options)], "--cgroup-parent", f"/{podman.group}")
-        podman.client = [*podman.client[:-1], path]
+        podman.client = by_path
 
 
 def test_podman_passes_sockets_on(podman):
