@@ -11,13 +11,13 @@
 enum { FILE_MAX = 1 << 20, MIRRORS_MAX = 8 };
 
 static const char *const versions[] = { "v1", NULL };
-static const char *const tls_names[] = { "verify", "unverified", "none", NULL };
+static const char *const tls_names[] = { "-not said", "verify", "unverified", "none", NULL };
 
 #define AT(member) offsetof(struct zl_registry_settings, member)
 /* clang-format off */
 static const struct zl_field settings_fields[] = {
     { .name = "mirrors", .kind = ZL_K_STRINGS, .offset = AT(mirrors), .flags = ZL_F_OMIT, .doc = "host[:port][/prefix], asked first" },
-    { .name = "tls", .kind = ZL_K_ENUM, .offset = AT(tls), .names = tls_names, .fallback = "verify", .doc = "verify, unverified or none" },
+    { .name = "tls", .kind = ZL_K_ENUM, .offset = AT(tls), .flags = ZL_F_OMIT, .names = tls_names, .doc = "verify, unverified or none" },
     { .name = "ca", .kind = ZL_K_STRING, .offset = AT(ca), .flags = ZL_F_OMIT | ZL_F_NONEMPTY, .doc = "authorities to trust beside the system's" },
     { .name = "client_certificate", .kind = ZL_K_STRING, .offset = AT(client_certificate), .flags = ZL_F_OMIT | ZL_F_NONEMPTY, .doc = "what this node shows" },
     { .name = "client_key", .kind = ZL_K_STRING, .offset = AT(client_key), .flags = ZL_F_OMIT | ZL_F_NONEMPTY, .doc = "its key" },

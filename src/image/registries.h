@@ -8,7 +8,8 @@
 #include "base/error.h"
 #include "codec/fields.h"
 
-enum zl_registry_tls { ZL_TLS_VERIFY, ZL_TLS_UNVERIFIED, ZL_TLS_NONE };
+/* What is not said is verified, or, on loopback without a `ca`, plain HTTP. */
+enum zl_registry_tls { ZL_TLS_NOT_SAID, ZL_TLS_VERIFY, ZL_TLS_UNVERIFIED, ZL_TLS_NONE };
 
 struct zl_registry_settings {
     const char *host;          /* as references name it */

@@ -28,14 +28,6 @@ static struct zl_str bare_host(const char *name)
     return host;
 }
 
-static bool is_listed(const struct zl_registries *all, const char *name)
-{
-    for (unsigned i = 0; i < all->list.n; i++)
-        if (zl_streq(((const struct zl_registry_settings *)all->list.v[i])->host, name))
-            return true;
-    return false;
-}
-
 static int add_host(struct zl_hosts *h, const struct zl_registries *all, const char *name, struct zl_host **ret,
                     struct zl_err *err)
 {
@@ -47,9 +39,8 @@ static int add_host(struct zl_hosts *h, const struct zl_registries *all, const c
     const struct zl_registry_settings *s = zl_registries_of(&h->arena, all, name);
     struct zl_host *host = *ret = &h->v[h->n++];
     *host = (struct zl_host){ .name = s->host, .tls = (enum zl_registry_tls)s->tls };
-    /* A registry on this machine speaks plain HTTP unless something was said about it. */
-    if (!is_listed(all, s->host) && !s->ca && zl_host_is_loopback(bare_host(s->host)))
-        host->tls = ZL_TLS_NONE;
+    if (host->tls == ZL_TLS_NOT_SAID) /* a registry on this machine speaks plain HTTP, unless an authority is named */
+        host->tls = !s->ca && zl_host_is_loopback(bare_host(s->host)) ? ZL_TLS_NONE : ZL_TLS_VERIFY;
     int r = read_pem(s->ca, "authority's certificate", &host->ca, err);
     r = r < 0 ? r : read_pem(s->client_certificate, "client certificate", &host->certificate, err);
     r = r < 0 ? r : read_pem(s->client_key, "client certificate's key", &host->key, err);

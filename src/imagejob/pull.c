@@ -34,20 +34,21 @@ struct pull {
     uint64_t documents; /* bytes of manifest, index and config */
 };
 
-static bool wanted_platform(const struct pull *p, const struct zl_image_record *r)
+/* How well a record that is here is for what is wanted. */
+static unsigned platform_fit(const struct pull *p, const struct zl_image_record *r)
 {
     const struct zl_oci_platform is = { .os = r->os ? r->os : "",
                                         .architecture = r->architecture ? r->architecture : "",
                                         .variant = r->variant ? r->variant : "",
                                         .os_version = p->platform.os_version };
-    return r->artifact_type || zl_oci_platform_fit(&p->platform, &is) > 0;
+    return r->artifact_type ? 1 : zl_oci_platform_fit(&p->platform, &is);
 }
 
 /* The record that is here, when all its layers are, and it is for what is wanted. */
 static struct zl_image_record *present(struct pull *p)
 {
     struct zl_image_record *r;
-    if (zl_store_find(&p->job->store, &p->job->arena, p->text, &r, NULL) < 0 || !wanted_platform(p, r))
+    if (zl_store_find(&p->job->store, &p->job->arena, p->text, &r, NULL) < 0 || platform_fit(p, r) == 0)
         return NULL;
     for (unsigned i = 0; i < r->chain_ids.n; i++)
         if (!zl_store_has_layer(&p->job->store, r->chain_ids.v[i]))
@@ -102,7 +103,11 @@ static int fetch_manifest(struct pull *p, const struct zl_image_record *here, st
         int r = zl_registry_manifest(p->registry, name, true, &m, err);
         if (r < 0 && r != ZL_E_REGISTRY) /* a registry that refuses HEAD may still answer GET */
             return zl_wrap(err, r, "look at the manifest");
-        if (r == 0 && zl_streq(m.digest, here->digest))
+        /* Of an index another image may fit better than the one that is here, when a platform is named. */
+        bool best =
+            !here->manifest || !p->job->request->platform ||
+            (!*p->platform.os_version && platform_fit(p, here) == zl_oci_platform_fit(&p->platform, &p->platform));
+        if (r == 0 && best && zl_streq(m.digest, here->digest))
             return 1;
         *err = (struct zl_err){ 0 };
     }

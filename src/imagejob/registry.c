@@ -94,23 +94,42 @@ static int sleep_until(const struct zl_registry *r, uint64_t end, struct zl_err 
     return 0;
 }
 
-int zl_endpoint_back_off(struct zl_endpoint *at, unsigned tried, const struct zl_fetch_reply *reply, struct zl_err *err)
+/* When the next try may be; 0: that is too long to wait. */
+static uint64_t next_try(unsigned tried, const struct zl_fetch_reply *reply, struct zl_err *err)
 {
-    if (reply->retry_after_s > WAIT_MAX_S)
-        return zl_wrap(err, err->code, "it asks to wait %llu s, which is too long",
-                       (unsigned long long)reply->retry_after_s);
+    if (reply->retry_after_s > WAIT_MAX_S) {
+        zl_wrap(err, err->code, "it asks to wait %llu s, which is too long", (unsigned long long)reply->retry_after_s);
+        return 0;
+    }
     uint64_t ms = (uint64_t)BACK_OFF_MS << ZL_MIN(tried, 6u);
     ms += zl_random_u64() % (ms / 2);
-    uint64_t end = zl_clock_mono_ms() + ZL_MAX(ms, reply->retry_after_s * 1000);
+    return zl_clock_mono_ms() + ZL_MAX(ms, reply->retry_after_s * 1000);
+}
+
+static int wait_for_it(struct zl_registry *r, uint64_t end, struct zl_err *err)
+{
+    struct zl_err stopped = { 0 };
+    if (end == 0)
+        return err->code;
+    int x = sleep_until(r, end, &stopped);
+    *err = stopped; /* of the try before nothing is left */
+    return x;
+}
+
+int zl_registry_back_off(struct zl_registry *r, unsigned tried, const struct zl_fetch_reply *reply, struct zl_err *err)
+{
+    return wait_for_it(r, next_try(tried, reply, err), err);
+}
+
+int zl_endpoint_back_off(struct zl_endpoint *at, unsigned tried, const struct zl_fetch_reply *reply, struct zl_err *err)
+{
+    uint64_t end = next_try(tried, reply, err);
     if (reply->status == 429 || reply->status == 503) {
         pthread_mutex_lock(&at->lock);
         at->pause_until = ZL_MAX(at->pause_until, end);
         pthread_mutex_unlock(&at->lock);
     }
-    struct zl_err stopped = { 0 };
-    int r = sleep_until(at->registry, end, &stopped);
-    *err = stopped; /* of the try before nothing is left */
-    return r;
+    return wait_for_it(at->registry, end, err);
 }
 
 bool zl_registry_goes_on(int error)

@@ -70,6 +70,9 @@ void zl_endpoint_mark_down(struct zl_endpoint *at);
 int zl_registry_add_mirrors(const struct zl_err *mirrors, struct zl_err *err);
 /* Whether an error at one endpoint is a reason to ask the next. */
 bool zl_registry_goes_on(int error);
+/* As zl_endpoint_back_off, for another server than the endpoint: its other threads are not held up. */
+int zl_registry_back_off(struct zl_registry *r, unsigned tried, const struct zl_fetch_reply *reply,
+                         struct zl_err *err) ZL_MUST;
 
 struct zl_text_sink {
     struct zl_buf *body;

@@ -130,7 +130,8 @@ static int fetch_token(struct zl_endpoint *at, CURL *e, const struct zl_oci_chal
     int x;
     for (unsigned tried = 0;; tried++) {
         x = token_once(at, e, c, &body, &reply, err);
-        if (x == 0 || !reply.transient || tried + 1 == TOKEN_TRIES || zl_endpoint_back_off(at, tried, &reply, err) < 0)
+        if (x == 0 || !reply.transient || tried + 1 == TOKEN_TRIES ||
+            zl_registry_back_off(at->registry, tried, &reply, err) < 0)
             break;
     }
     zl_arena_init(&arena);

@@ -206,14 +206,15 @@ def node():
 
 
 class Registry:
-    """Debian's docker-registry on a free loopback port, with storage of its own."""
+    """Debian's docker-registry on a free loopback port, with storage of its own. tls, auth: of its configuration."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, tls=None, auth=None):
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         config = pathlib.Path(folder) / "config.yml"
-        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-                          f"http: {{addr: '{self.host}'}}\n")
+        config.write_text(json.dumps({  # which is YAML, too
+            "version": 0.1, "log": {"level": "error"}, "storage": {"filesystem": {"rootdirectory": f"{folder}/data"}, "delete": {"enabled": True}},
+            "http": {"addr": self.host, **({"tls": tls} if tls else {})}, **({"auth": auth} if auth else {})}))
         self.process = subprocess.Popen(["docker-registry", "serve", str(config)], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for("docker-registry listens", self.listens, 20)

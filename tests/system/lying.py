@@ -29,6 +29,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for match, behaviour in server.behaviours:
             if match in self.path and behaviour(self) is not False:
                 return
+        self.serve(with_body)
+
+    def serve(self, with_body):
+        server = self.server.owner
         if "/manifests/" in self.path:
             name = self.path.rsplit("/", 1)[1]
             data, media = server.manifests.get(name, (None, None))
@@ -98,8 +102,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Registry:
-    def __init__(self, address="127.0.0.1"):
-        self.http = Server((address, 0), Handler)
+    def __init__(self, address="127.0.0.1", handler=Handler):
+        self.http = Server((address, 0), handler)
         self.http.owner = self
         self.host = f"{address}:{self.http.server_port}"
         self.requests = []

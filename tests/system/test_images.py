@@ -27,7 +27,8 @@ class Store:
     def start(self, env=None, **request):
         p = subprocess.Popen([program("zl-image"), "--data-dir", self.data], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True,
-                             env={**{k: v for k, v in os.environ.items() if k != "DOCKER_CONFIG"}, "HOME": "/nowhere", **(env or {})})
+                             env={**{k: v for k, v in os.environ.items() if k != "DOCKER_CONFIG"}, "HOME": "/nowhere",
+                                  "ZLAYER_CONFIG_DIR": "/nowhere", **(env or {})})
         p.stdin.write(json.dumps(request))
         p.stdin.close()
         p.stdin = None

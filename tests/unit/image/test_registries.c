@@ -33,7 +33,7 @@ static void test_settings(void **state)
               NULL);
     const struct zl_registry_settings *s = zl_registries_of(&arena, r, "docker.io");
     assert_int_equal(s->mirrors.n, 2);
-    assert_int_equal(s->tls, ZL_TLS_VERIFY);
+    assert_int_equal(s->tls, ZL_TLS_NOT_SAID);
     char host[256], prefix[256];
     zl_registry_mirror_split(s->mirrors.v[0], host, prefix);
     assert_string_equal(host, "mirror.example:5000");
