@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { BAR_COLUMNS = 24, REDRAW_MS = 80 };
+enum { BAR_COLUMNS = 24, REDRAW_MS = 80, MARK_MS = 2000 };
 
 void zl_progress_init(struct zl_progress *p, const struct zl_cli *cli)
 {
@@ -15,7 +15,6 @@ void zl_progress_init(struct zl_progress *p, const struct zl_cli *cli)
         p->mode = ZL_PROGRESS_QUIET;
     else if (p->mode == ZL_PROGRESS_AUTO)
         p->mode = cli->err.tty && term && !zl_streq(term, "dumb") ? ZL_PROGRESS_TTY : ZL_PROGRESS_PLAIN;
-    p->started_ms = zl_clock_mono_ms();
 }
 
 static struct zl_progress_row *row(struct zl_progress *p, const char *key)
@@ -30,6 +29,20 @@ static struct zl_progress_row *row(struct zl_progress *p, const char *key)
     return r;
 }
 
+/* Moves the marks on; a row that begins, or begins again, is counted from where it is. */
+static void mark(struct zl_progress_row *r, uint64_t current)
+{
+    uint64_t now = zl_clock_mono_ms();
+    if (r->marks[0].ms == 0 || current < r->current) {
+        r->marks[0].ms = r->marks[1].ms = now;
+        r->marks[0].bytes = r->marks[1].bytes = current;
+    } else if (now - r->marks[1].ms >= MARK_MS) {
+        r->marks[0] = r->marks[1];
+        r->marks[1].ms = now;
+        r->marks[1].bytes = current;
+    }
+}
+
 static void add_bar(const struct zl_progress *p, struct zl_buf *b, const struct zl_progress_row *r)
 {
     bool utf8 = p->cli->err.utf8;
@@ -41,8 +54,9 @@ static void add_bar(const struct zl_progress *p, struct zl_buf *b, const struct 
     zl_size_text(b, r->current);
     zl_buf_puts(b, " of ");
     zl_size_text(b, r->total);
-    uint64_t ms = zl_clock_mono_ms() - p->started_ms;
-    uint64_t rate = ms ? r->current * 1000 / ms : 0;
+    uint64_t ms = zl_clock_mono_ms() - r->marks[0].ms;
+    uint64_t bytes = r->current > r->marks[0].bytes ? r->current - r->marks[0].bytes : 0;
+    uint64_t rate = ms ? bytes * 1000 / ms : 0;
     if (!r->done && rate) {
         zl_buf_puts(b, ", ");
         zl_size_text(b, rate);
@@ -131,6 +145,7 @@ void zl_progress_bytes(struct zl_progress *p, const char *key, uint64_t current,
 {
     struct zl_progress_row *r = row(p, key);
     bool was_done = r->done;
+    mark(r, current);
     r->current = current;
     r->total = total;
     r->done = total && current >= total;

@@ -11,6 +11,9 @@ struct zl_progress_row {
     char text[160];
     uint64_t current, total; /* bytes; total 0: no bar */
     bool done;
+    struct {
+        uint64_t ms, bytes;
+    } marks[2]; /* the older one is what the rate counts from, so that it tells of the last seconds */
 };
 
 struct zl_progress {
@@ -18,7 +21,7 @@ struct zl_progress {
     enum zl_progress_mode mode; /* never AUTO */
     struct zl_progress_row *rows;
     unsigned n, cap, drawn;
-    uint64_t started_ms, drawn_ms;
+    uint64_t drawn_ms;
 };
 
 void zl_progress_init(struct zl_progress *p, const struct zl_cli *cli);

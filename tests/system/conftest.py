@@ -215,8 +215,10 @@ class Registry:
         config.write_text(json.dumps({  # which is YAML, too
             "version": 0.1, "log": {"level": "error"}, "storage": {"filesystem": {"rootdirectory": f"{folder}/data"}, "delete": {"enabled": True}},
             "http": {"addr": self.host, **({"tls": tls} if tls else {})}, **({"auth": auth} if auth else {})}))
-        self.process = subprocess.Popen(["docker-registry", "serve", str(config)], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.log = pathlib.Path(folder) / "access.log"
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(["docker-registry", "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=subprocess.DEVNULL)
         wait_for("docker-registry listens", self.listens, 20)
 
     def listens(self):

@@ -25,6 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, with_body):
         server = self.server.owner
+        server.connections.add(self.client_address)
         server.requests.append((self.command, self.path, self.headers.get("Authorization"), self.headers.get("Range")))
         for match, behaviour in server.behaviours:
             if match in self.path and behaviour(self) is not False:
@@ -107,6 +108,7 @@ class Registry:
         self.http.owner = self
         self.host = f"{address}:{self.http.server_port}"
         self.requests = []
+        self.connections = set()
         self.behaviours = []  # (part of the path, function of the handler; False: it does not apply)
         self.manifests, self.blobs = {}, {}
         self.stop = threading.Event()

@@ -212,6 +212,15 @@ def test_a_registry_with_its_own_authority(store, served, certificates, config, 
     refused(store, to, "registry_error", r.host, "400", env=config({r.host: {"tls": "none"}}), verb="pull")
 
 
+def test_connections_are_used_again(store, served, liar, certificates, config, image):
+    """One a thread, whatever the number of requests; with TLS it is HTTP/2."""
+    assert len(liar.requests) >= 5 and len(liar.connections) <= 4
+    r = served(tls={"certificate": str(certificates / "server.crt"), "key": str(certificates / "server.key")})
+    pushed(store, image, f"{r.host}/t/app:1", env=config({r.host: {"ca": str(certificates / "ca.crt")}}))
+    wait_for("the log tells of the push", lambda: "PUT /v2/t/app/manifests" in r.log.read_text())
+    assert "HTTP/2.0" in r.log.read_text() and "HTTP/1" not in r.log.read_text()
+
+
 def test_a_registry_that_wants_certificates(store, served, certificates, config, image):
     r = served(tls={"certificate": str(certificates / "server.crt"), "key": str(certificates / "server.key"),
                     "clientcas": [str(certificates / "ca.crt")]})
@@ -797,6 +806,31 @@ def test_pull_of_a_document(user, liar, tmp_path):
     assert user.run("pull", "--policy", "newer", cwd=folder, check=False).returncode == 5  # refused is not away
     assert user.run("pull", "--policy", "sometimes", check=False).returncode == 2
     assert user.run("pull", cwd=tmp_path / "home", check=False).returncode == 3
+
+
+def test_progress_on_a_terminal(user, registry, proxy, tmp_path):
+    """A bar a layer, with its rate and the time that is left; it goes away when all is done."""
+    oci.layout(tmp_path / "layout", [{"big": BIG}])
+    oci.push(tmp_path / "layout", f"{registry.host}/t/x:1")
+    layer = json.loads(raw(f"{registry.host}/t/x:1"))["layers"][0]["digest"]
+    proxy.fault("GET", layer, lambda h: h.drip(40000, 0.2))
+    master, slave = pty.openpty()
+    p = subprocess.Popen([user.cli, "pull", f"{proxy.host}/t/x:1"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                         env={**user.env, "TERM": "xterm", "LANG": "C.UTF-8"})
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            block = os.read(master, 4096)
+        except OSError:
+            break
+        if not block:
+            break
+        shown += block
+    os.close(master)
+    assert p.wait(20) == 0
+    text = shown.decode(errors="replace")
+    assert layer[7:19] in text and "KiB/s, " in text and "s left" in text and "sha256:" in text.rstrip().splitlines()[-1]
 
 
 def test_push_and_plain_progress(user, liar, registry, tmp_path):
