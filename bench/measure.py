@@ -108,6 +108,11 @@ def descendants(pid):
     return found
 
 
+def parent(pid):
+    stat = read(f"/proc/{pid}/stat")
+    return int(stat.rsplit(")", 1)[1].split()[1]) if stat else 0
+
+
 def comm(pid):
     return read(f"/proc/{pid}/comm").strip()
 
