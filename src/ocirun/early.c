@@ -49,13 +49,26 @@ static int same(const char *a, const char *b)
     return *a == *b;
 }
 
-/* Any word will do: one that is no verb costs an exec and does no harm. */
+static int begins(const char *a, const char *b)
+{
+    while (*b && *a == *b)
+        a++, b++;
+    return !*b;
+}
+
+/*
+ * Any word will do: one that is no verb costs an exec and does no harm. Who asks for systemd's groups needs the
+ * program's own folder later, which main notes down before it goes on from the mount.
+ */
 static int enters(char *const *argv)
 {
-    for (; *argv; argv++)
-        if (same(*argv, "run") || same(*argv, "exec") || same(*argv, "create"))
-            return 1;
-    return 0;
+    int found = 0;
+    for (; *argv; argv++) {
+        if (begins(*argv, "--systemd-cgroup") || begins(*argv, "--cgroup-manager"))
+            return 0;
+        found |= same(*argv, "run") || same(*argv, "exec") || same(*argv, "create");
+    }
+    return found;
 }
 
 /* `stack`: argc, then the arguments and the variables, each list with its NULL. */
