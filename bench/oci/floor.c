@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -26,6 +27,7 @@
 #include <unistd.h>
 
 static char groups[16][256];
+static volatile sig_atomic_t asked_to_end;
 static int ngroups, unified = -1, cpuset = -1;
 static char cpus[256], mems[256]; /* of the machine: a cpuset takes no process before it has some */
 
@@ -165,6 +167,11 @@ static void spawn(char **words, int n)
     posix_spawn_file_actions_destroy(&f);
 }
 
+static void end_soon(int signum)
+{
+    asked_to_end = signum;
+}
+
 int main(int argc, char **argv)
 {
     int spawns = argc > 3 && strcmp(argv[1], "--spawn") == 0;
@@ -173,7 +180,9 @@ int main(int argc, char **argv)
     int n = atoi(argv[spawns ? 2 : 3]), with_groups = !spawns && argc > 4;
     if (with_groups)
         find_groups();
-    for (int i = 0; i < n; i++) {
+    signal(SIGTERM, end_soon); /* after this run: what a runtime has begun it should finish */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; i < n && !asked_to_end; i++) {
         double cpu = cpu_us(), begin = now_us();
         if (spawns)
             spawn(argv + 3, i);
@@ -182,5 +191,5 @@ int main(int argc, char **argv)
         double end = now_us();
         printf("%.1f %.1f\n", end - begin, cpu_us() - cpu);
     }
-    return 0;
+    return asked_to_end != 0;
 }
