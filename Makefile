@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SETUP = tools/setup
 
-.PHONY: all help demo check check-asan check-tsan check-vm check-long check-fresh bench lint ci install format clean setup-build
+.PHONY: all help demo check check-asan check-tsan check-vm check-long check-fresh bench peers lint ci install format clean setup-build
 
 all: $(B)/build.ninja  ## build the programs
 	@ninja -C $(B)
@@ -53,6 +53,10 @@ check-long:  ## the long runs: 200 agent kills, a planted bug a fuzz target, a d
 bench:  ## the measurements, side by side with the peers
 	@$(SETUP) build run test
 	@tools/run-bench $(B)
+
+peers:  ## install and build what the measurements compare with
+	@$(SETUP) build peers
+	@bench/oci/peers $(B)
 
 lint:  ## layers, headers, format, spelling, scripts
 	@$(SETUP) build ci
