@@ -1,9 +1,12 @@
 """zl-oci by an ordinary user: with the own id alone, with the ranges of /etc/subuid, with groups that are delegated and without."""
+import errno
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -20,7 +23,7 @@ HIERARCHIES = [p for p in pathlib.Path("/sys/fs/cgroup").iterdir() if (p / "cgro
 
 class Rootless:
     def __init__(self, folder):
-        self.folder, self.before = folder, ""
+        self.folder, self.before, self.wrap = folder, "", []
         for name in ("rootfs/proc", "rootfs/dev", "rootfs/sys", "rootfs/tmp", "run"):
             (folder / name).mkdir(parents=True)
         shutil.copy(BUSYBOX, folder / "rootfs/busybox")
@@ -41,8 +44,8 @@ class Rootless:
         binds = " && ".join(f"mount --bind {self.folder}/{a} /etc/{b}" for a, b in (("passwd", "passwd"), ("subid", "subuid"), ("subid", "subgid")))
         script = f'{self.before} {binds} && cd {self.folder} && XDG_RUNTIME_DIR={self.folder}/run exec {user}{ZL_OCI} "$@"'
         with open(self.folder / "out", "w+") as out:
-            r = subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *map(str, args)], stdin=subprocess.DEVNULL,
-                               stdout=out, stderr=subprocess.STDOUT, timeout=60, check=False)
+            r = subprocess.run([*self.wrap, "unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *map(str, args)],
+                               stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, timeout=60, check=False)
             out.seek(0)
             r.stdout = out.read()
         assert not check or r.returncode == 0, (args, r.returncode, r.stdout)
@@ -79,6 +82,27 @@ def test_the_own_id(rootless):
     assert "uid=0 gid=0" in out and out.split("\n")[1].split() == ["0", str(UID), "1"]
     assert "1,   3" in out and (rootless.folder / "rootfs/tmp/made").stat().st_uid == UID
     assert not any((rootless.folder / "run/zl-oci").iterdir())
+
+
+def test_too_many_keys(rootless):
+    """Each container has a session keyring, and a user's keys are counted: one too many is refused by the limit's name."""
+    add, control = {"x86_64": (248, 250), "aarch64": (217, 219)}[platform.machine()]
+    script = f"""import ctypes, os, sys
+os.setresgid({UID}, {UID}, {UID}); os.setresuid({UID}, {UID}, {UID})
+c, i = ctypes.CDLL(None, use_errno=True), 0
+while c.syscall({add}, b"user", b"zl-%d" % i, b"x", 1, -2) > 0: i += 1
+print(ctypes.get_errno(), flush=True); sys.stdin.read()"""
+    rootless.write("true", resources={}, cgroupsPath=f"zl-test-keys-{os.getpid()}")
+    # A first session keyring is beyond the count; who has logged in has one.
+    join = f"import ctypes, os, sys; assert ctypes.CDLL(None).syscall({control}, 1, None) > 0; os.execvp(sys.argv[1], sys.argv[1:])"
+    rootless.wrap = [sys.executable, "-c", join]
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert int(holder.stdout.readline()) == errno.EDQUOT
+        r = rootless("run", "keys", check=False)
+        assert r.returncode == 1 and "kernel.keys.maxkeys" in r.stdout, r.stdout
+        assert not any((rootless.folder / "run/zl-oci").iterdir())
+        rootless("run", "--no-new-keyring", "keys")
+        holder.stdin.close()
 
 
 def test_ranges_of_subuid(rootless):

@@ -319,7 +319,9 @@ static int leave_keyring(const struct zl_job *job, struct zl_setup_error *err)
     if (job->keep_keyring || syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) >= 0 || errno == ENOSYS ||
         errno == EPERM)
         return 0;
-    return zl_setup_fail(err, -errno, "make a session keyring");
+    return zl_setup_fail(err, -errno, "make a session keyring%s",
+                         errno == EDQUOT ? ": the user has as many keys as kernel.keys.maxkeys and maxbytes allow"
+                                         : "");
 }
 
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report, struct zl_setup_error *err)
