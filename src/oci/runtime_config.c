@@ -345,6 +345,15 @@ static const struct zl_field memory_policy_fields[] = {
 };
 static const struct zl_type type_memory_policy = PART("'memoryPolicy'", memory_policy_fields);
 
+#define RDT(member) offsetof(struct zl_oci_rdt, member)
+static const struct zl_field rdt_fields[] = {
+    STR("closID", RDT(class_name)), STR("l3CacheSchema", RDT(l3)), STR("memBwSchema", RDT(bandwidth)), STRS("schemata", RDT(schemata)),
+    { .name = "enableMonitoring", .kind = ZL_K_BOOL, .offset = RDT(monitoring) },
+    { .name = "enableCMT", .kind = ZL_K_BOOL, .offset = RDT(old_monitoring[0]) },
+    { .name = "enableMBM", .kind = ZL_K_BOOL, .offset = RDT(old_monitoring[1]) },
+};
+static const struct zl_type type_rdt = PART("'intelRdt'", rdt_fields);
+
 static const struct zl_field linux_fields[] = {
     { .name = "namespaces", .kind = ZL_K_LIST, .offset = L(namespaces), .type = &type_namespace },
     { .name = "devices", .kind = ZL_K_LIST, .offset = L(devices), .type = &type_device },
@@ -355,7 +364,7 @@ static const struct zl_field linux_fields[] = {
     { .name = "resources", .kind = ZL_K_STRUCT, .offset = L(resources), .type = &type_resources },
     MAPS("uidMappings", L(uid_map)), MAPS("gidMappings", L(gid_map)),
     { .name = "timeOffsets", .kind = ZL_K_STRUCT, .offset = L(monotonic), .type = &type_offsets },
-    STR("mountLabel", L(mount_label)), EMPTY("intelRdt"),
+    STR("mountLabel", L(mount_label)), { .name = "intelRdt", .kind = ZL_K_STRUCT, .offset = L(rdt), .type = &type_rdt },
     { .name = "personality", .kind = ZL_K_STRUCT, .offset = L(personality), .type = &type_personality },
     { .name = "netDevices", .kind = ZL_K_CUSTOM, .offset = L(net_devices), .decode = decode_net_devices },
     { .name = "memoryPolicy", .kind = ZL_K_STRUCT, .offset = L(memory_mode), .type = &type_memory_policy },
@@ -461,6 +470,9 @@ int zl_oci_runtime_parse(struct zl_decoder *d, struct zl_str text, struct zl_oci
         return r;
     struct zl_oci_runtime *c = object;
     c->has_process = zl_value_get(root, "process") != NULL;
+    const struct zl_value *l = zl_value_get(root, "linux"), *rdt = l ? zl_value_get(l, "intelRdt") : NULL;
+    c->linux_.rdt.there = rdt && rdt->kind == ZL_MAP;
+    c->linux_.rdt.monitoring |= c->linux_.rdt.old_monitoring[0] || c->linux_.rdt.old_monitoring[1];
     if (strncmp(c->version, "1.", 2) != 0)
         return zl_fail(err, ZL_E_UNSUPPORTED, "ociVersion: '%.20s' is no version 1", c->version);
     r = c->has_process ? check_process(&c->process, err) : 0;

@@ -157,6 +157,13 @@ struct zl_oci_pair {
     const char *key, *value;
 };
 
+/* linux.intelRdt */
+struct zl_oci_rdt {
+    bool there, monitoring, old_monitoring[2]; /* those: enableCMT and enableMBM of versions below 1.3 */
+    const char *class_name, *l3, *bandwidth;
+    struct zl_strings schemata;
+};
+
 struct zl_oci_runtime {
     const char *version, *hostname, *domainname, *root;
     bool root_readonly, has_process;
@@ -176,6 +183,7 @@ struct zl_oci_runtime {
         const char *memory_mode, *memory_nodes;
         struct zl_strings memory_flags;
         struct zl_oci_resources resources;
+        struct zl_oci_rdt rdt;
     } linux_;
 };
 

@@ -124,6 +124,12 @@ static int attach(struct ocirun *r, const struct ocirun_state *s, int cgroup)
     return ocirun_systemd_attach(r, s, getpid());
 }
 
+static int enter_class(struct ocirun *r, const struct ocirun_state *s)
+{
+    zl_auto_close int root = ocirun_rdt_open(r);
+    return root < 0 ? root : ocirun_rdt_enter(r, root, s, getpid());
+}
+
 /* Enters the container and makes the process there, as a sibling of its own: the caller stays outside and waits for it.
  */
 static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, const struct zl_job *job,
@@ -143,6 +149,8 @@ static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, co
     zl_setup_close_others(job->preserve_fds, keep, ZL_ARRAY_LEN(keep));
     if (e == 0 && (e = zl_cgroup_enter(g, false)) < 0)
         ZL_IGNORE(zl_setup_fail(&err, e, "enter the container's cgroup"));
+    if (e == 0 && ocirun_has_rdt(s) && enter_class(r, s) < 0)
+        e = zl_setup_fail(&err, r->err.code, "%.110s", r->err.text);
     e = e < 0 ? e : zl_setup_affinity(job->cpus_entering, &err);
     e = e < 0 ? e : zl_setup_limits(job, &err);
     e = e < 0 ? e : zl_setup_enter((pid_t)s->pid, &err);

@@ -92,7 +92,8 @@ int ocirun_features(struct ocirun *r, const char *unused)
     static const char *const cgroup[] = { "v1", "v2", "systemd", "systemdUser", "rdma" }, *const enabled[] = {
         "enabled"
     };
-    static const bool have_cgroup[] = { true, true, true, true, true }, no[] = { false }, yes[] = { true };
+    static const bool have_cgroup[] = { true, true, true, true, true }, all[] = { true, true, true }, yes[] = { true };
+    static const char *const rdt[] = { "enabled", "schemata", "monitoring" };
     static const char *const followed[] = { "org.systemd.property." }; /* of a document; scope.c */
     const bool idmap[] = { has_mount_setattr() };
     struct zl_arena *a = &r->arena;
@@ -117,7 +118,7 @@ int ocirun_features(struct ocirun *r, const char *unused)
     zl_value_set(a, policy, "modes", names(a, ocirun_memory_modes));
     zl_value_set(a, policy, "flags", names(a, ocirun_memory_flags));
     zl_value_set(a, l, "memoryPolicy", policy);
-    zl_value_set(a, l, "intelRdt", flags(a, enabled, no, 1));
+    zl_value_set(a, l, "intelRdt", flags(a, rdt, all, ZL_ARRAY_LEN(rdt)));
     zl_value_set(a, mounts, "idmap", flags(a, enabled, idmap, 1));
     zl_value_set(a, l, "mountExtensions", mounts);
     zl_value_set(a, l, "netDevices", flags(a, enabled, yes, 1));

@@ -26,7 +26,7 @@ struct ocirun_options {
     const char *resources, *interval;                                              /* of update and events */
     const char *memory, *memory_swap, *cpu_quota, *cpu_period, *cpu_shares, *pids; /* of update, instead of a file */
     const char *memory_reservation, *kernel_memory, *kernel_memory_tcp, *cpu_burst, *cpu_rt_period, *cpu_rt_runtime;
-    const char *cpu_idle, *cpus, *mems, *blkio_weight;
+    const char *cpu_idle, *cpus, *mems, *blkio_weight, *l3, *bandwidth;
     struct zl_strings words;                    /* what the verb is given: the id first */
     struct zl_strings command;                  /* of exec, options of ps */
     struct zl_strings env, gids, caps, cgroups; /* of exec */
@@ -43,8 +43,11 @@ struct ocirun_state {
     const char *unit;            /* of systemd, when that manages its cgroup; else NULL or "" */
     bool unit_user;              /* of the user's systemd */
     int64_t controllers;         /* the groups that it has beside the usual ones: 1 << zl_controller */
+    const char *rdt_class;       /* its folder in resctrl; "", of older ones NULL: none */
+    int64_t rdt;                 /* OCIRUN_RDT_… */
     struct zl_items annotations; /* of struct zl_oci_pair */
 };
+enum { OCIRUN_RDT_OWN = 1, OCIRUN_RDT_MONITORED = 2 }; /* made for it alone; with a group that counts */
 
 /* Where a process's terminal is sent; -EBADF: nowhere. */
 struct ocirun_console {
@@ -199,6 +202,20 @@ struct ocirun_values {
 };
 int ocirun_values(struct ocirun *r, const struct zl_oci_resources *from, struct ocirun_values *ret) ZL_MUST;
 int ocirun_set_values(struct ocirun *r, const struct zl_cgroup *g, const struct ocirun_values *values) ZL_MUST;
+/* --- rdt.c: linux.intelRdt; `root` is where resctrl is mounted --- */
+int ocirun_rdt_open(struct ocirun *r) ZL_MUST;
+/* Checks, and says in the state what make will make. */
+int ocirun_rdt_plan(struct ocirun *r, const struct zl_oci_rdt *want, struct ocirun_state *s) ZL_MUST;
+int ocirun_rdt_make(struct ocirun *r, int root, const struct zl_oci_rdt *want, const struct ocirun_state *s) ZL_MUST;
+/* A process, and what it makes from then on. */
+int ocirun_rdt_enter(struct ocirun *r, int root, const struct ocirun_state *s, pid_t pid) ZL_MUST;
+int ocirun_rdt_change(struct ocirun *r, int root, const struct ocirun_state *s, const char *l3,
+                      const char *bandwidth) ZL_MUST;
+int ocirun_rdt_remove(struct ocirun *r, int root, const struct ocirun_state *s) ZL_MUST;
+static inline bool ocirun_has_rdt(const struct ocirun_state *s)
+{
+    return s->rdt_class && *s->rdt_class;
+}
 /* --- groups.c: the container's cgroups at its beginning and its end --- */
 struct ocirun_groups {
     struct ocirun *r;

@@ -14,7 +14,6 @@ enum option_kind {
     FLAG,
     STRINGS, /* may be said again */
     IGNORED, /* a value that changes nothing */
-    REFUSED, /* a value that asks for what there is not */
     NO_FLAG  /* a flag that changes nothing */
 };
 
@@ -86,8 +85,8 @@ static const struct option {
     { "update", "cpuset-cpus", NULL, TEXT, AT(cpus), "LIST", "its processors" },
     { "update", "cpuset-mems", NULL, TEXT, AT(mems), "LIST", "its memory nodes" },
     { "update", "blkio-weight", NULL, TEXT, AT(blkio_weight), "N", "its weight at the disks, 10 to 1000" },
-    { "update", "l3-cache-schema", NULL, REFUSED, 0, "SCHEMA", "refused unless empty" },
-    { "update", "mem-bw-schema", NULL, REFUSED, 0, "SCHEMA", "refused unless empty" },
+    { "update", "l3-cache-schema", NULL, TEXT, AT(l3), "SCHEMA", "its class's part of the L3 cache: L3:0=f;1=f" },
+    { "update", "mem-bw-schema", NULL, TEXT, AT(bandwidth), "SCHEMA", "its class's memory bandwidth: MB:0=20;1=70" },
     { "update", "pids-limit", NULL, TEXT, AT(pids), "N", "-1: any" },
     { "events", "stats", NULL, FLAG, AT(stats), NULL, "once" },
     { "events", "interval", NULL, TEXT, AT(interval), "TIME", "how often (5s)" },
@@ -149,8 +148,6 @@ static int take_option(struct ocirun *r, const char *word, const char *next, boo
         struct zl_strings *s = (struct zl_strings *)(void *)at;
         s->v[s->n++] = text;
     }
-    if (o->kind == REFUSED && *text && !zl_streq(text, "0"))
-        return zl_fail(&r->err, ZL_E_UNSUPPORTED, "--%s is not supported yet", o->name);
     return 0;
 }
 

@@ -210,6 +210,19 @@ static int tell_systemd(struct ocirun *r, const struct ocirun_state *s, const st
     return ocirun_systemd_set(r, s, list);
 }
 
+static const char *said(const char *text)
+{
+    return text && *text ? text : NULL;
+}
+
+static int change_class(struct ocirun *r, const struct ocirun_state *s)
+{
+    if (!said(r->o.l3) && !said(r->o.bandwidth))
+        return 0;
+    zl_auto_close int root = ocirun_rdt_open(r);
+    return root < 0 ? root : ocirun_rdt_change(r, root, s, said(r->o.l3), said(r->o.bandwidth));
+}
+
 int ocirun_update(struct ocirun *r, const char *id)
 {
     struct ocirun_state *s;
@@ -226,6 +239,8 @@ int ocirun_update(struct ocirun *r, const char *id)
         return e;
     if (status == OCIRUN_STOPPED)
         return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
+    if ((said(r->o.l3) || said(r->o.bandwidth)) && !ocirun_has_rdt(s))
+        return zl_fail(&r->err, ZL_E_CONFLICT, "%s was made without linux.intelRdt", id);
     e = check_usage(r, from, &g);
     e = e < 0 ? e : extend(r, id, s, values.controllers, &g);
     if (e < 0)
@@ -238,6 +253,8 @@ int ocirun_update(struct ocirun *r, const char *id)
         /* Which has written them, too: as it rounds them. */
         e = e < 0 ? e : change(r, id, &g, &limits, &values);
     }
+    if (e == 0 && ocirun_has_rdt(s))
+        e = change_class(r, s);
     if (e < 0)
         ocirun_restore_limits(saved);
     return e;

@@ -42,6 +42,8 @@ static const struct zl_field state_fields[] = {
     { .name = "startTime", .kind = ZL_K_INT, .offset = AT(start_time), .flags = ZL_F_REQUIRED },
     { .name = "systemdUnit", .kind = ZL_K_STRING, .offset = AT(unit), .flags = ZL_F_OMIT },
     { .name = "systemdUser", .kind = ZL_K_BOOL, .offset = AT(unit_user), .flags = ZL_F_OMIT },
+    { .name = "rdtClass", .kind = ZL_K_STRING, .offset = AT(rdt_class) },
+    { .name = "rdt", .kind = ZL_K_INT, .offset = AT(rdt), .max = OCIRUN_RDT_OWN | OCIRUN_RDT_MONITORED },
     { .name = "controllers", .kind = ZL_K_INT, .offset = AT(controllers), .max = UINT32_MAX },
     { .name = "annotations", .kind = ZL_K_CUSTOM, .offset = AT(annotations), .decode = decode_pairs, .print = print_pairs },
 };

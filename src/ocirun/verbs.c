@@ -93,6 +93,7 @@ struct creation {
     struct ocirun_state *s;
     struct ocirun_groups *groups;
     bool failed; /* r->err says it all */
+    int resctrl; /* where that is mounted; -EBADF: nothing of it is asked */
 };
 
 static int place(void *arg, pid_t pid, struct zl_setup_error *err)
@@ -112,7 +113,8 @@ static int created(void *arg, pid_t pid, struct zl_setup_error *err)
 {
     struct creation *k = arg;
     k->s->pid = pid;
-    int e = ocirun_hooks(k->r, k->c, ZL_OCI_PRESTART, k->s, "creating");
+    int e = k->resctrl < 0 ? 0 : ocirun_rdt_enter(k->r, k->resctrl, k->s, pid);
+    e = e < 0 ? e : ocirun_hooks(k->r, k->c, ZL_OCI_PRESTART, k->s, "creating");
     e = e < 0 ? e : ocirun_hooks(k->r, k->c, ZL_OCI_CREATE_RUNTIME, k->s, "creating");
     return e < 0 ? hooks_failed(k->r, err) : 0;
 }
@@ -139,6 +141,15 @@ static int keep_config(struct ocirun *r, const char *bundle, int folder)
     return e < 0 ? zl_fail(&r->err, e, "keep the document") : 0;
 }
 
+static void drop(const struct ocirun_groups *groups, bool classed, int resctrl)
+{
+    struct zl_err why = groups->r->err;
+    ocirun_groups_drop(groups);
+    if (classed)
+        ZL_IGNORE(ocirun_rdt_remove(groups->r, resctrl, groups->s));
+    groups->r->err = why;
+}
+
 /* From a folder that is ours to a process that waits at the socket; to `run`, at the gate that `setup` holds. */
 static int create_in(struct ocirun *r, int folder, const char *id, bool run, struct zl_setup *setup,
                      struct zl_oci_runtime **ret, struct ocirun_state *ret_state)
@@ -157,8 +168,10 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
         return e;
     struct ocirun_groups groups = { .r = r, .c = c, .s = &s, .folder = folder };
     e = ocirun_groups_plan(&groups, id);
-    if (e < 0)
-        return e;
+    e = e < 0 ? e : ocirun_rdt_plan(r, &c->linux_.rdt, &s);
+    zl_auto_close int resctrl = e == 0 && ocirun_has_rdt(&s) ? ocirun_rdt_open(r) : -EBADF;
+    if (e < 0 || (ocirun_has_rdt(&s) && resctrl < 0))
+        return e < 0 ? e : resctrl;
     s.version = c->version;
     s.rootfs = job.rootfs;
     s.created = zl_arena_strdup(&r->arena, zl_time_text_s(zl_clock_wall_ms(), now));
@@ -172,7 +185,10 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
         return zl_fail(&r->err, starter, "make the start socket");
     e = ocirun_make_console(r, &job, run && !r->o.detach);
     e = e < 0 ? e : ocirun_groups_make(&groups);
-    struct creation creation = { r, c, &s, &groups, false };
+    if (e == 0 && resctrl >= 0)
+        e = ocirun_rdt_make(r, resctrl, &c->linux_.rdt, &s);
+    bool classed = e == 0 && resctrl >= 0;
+    struct creation creation = { r, c, &s, &groups, false, resctrl };
     struct zl_setup_options o = { .dir = -EBADF,
                                   .cgroup = groups.g,
                                   .console = r->console.theirs,
@@ -188,7 +204,7 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
         e = creation.failed ? r->err.code : ocirun_setup_error(r, &se);
     r->console.theirs = zl_close(r->console.theirs);
     if (e < 0) {
-        ocirun_groups_drop(&groups);
+        drop(&groups, classed, resctrl);
         return e;
     }
     s.pid = setup->pid;
@@ -197,7 +213,7 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     e = e < 0 ? e : ocirun_write_pid(r, setup->pid);
     if (e < 0) {
         zl_setup_abort(setup);
-        ocirun_groups_drop(&groups);
+        drop(&groups, classed, resctrl);
     }
     *ret = c;
     *ret_state = s;
@@ -263,12 +279,25 @@ static int end_without_groups(struct ocirun *r, const struct ocirun_state *s, in
     return poll(&p, 1, 10000) == 1 ? 0 : zl_fail(&r->err, ZL_E_TIMEOUT, "%s was killed and does not end", s->id);
 }
 
+static int remove_class(struct ocirun *r, const struct ocirun_state *s)
+{
+    if (!ocirun_has_rdt(s) || !s->rdt)
+        return 0;
+    zl_auto_close int root = ocirun_rdt_open(r);
+    if (root == ZL_E_UNSUPPORTED) { /* it was unmounted, and its classes have gone with it */
+        r->err = (struct zl_err){ 0 };
+        return 0;
+    }
+    return root < 0 ? root : ocirun_rdt_remove(r, root, s);
+}
+
 static int remove_container(struct ocirun *r, int folder, const char *id, struct zl_oci_runtime *c)
 {
     struct ocirun_state *s;
     int e = ocirun_read_state(r, folder, id, &s);
     e = e < 0 ? e : end_without_groups(r, s, folder);
     e = e < 0 ? e : ocirun_groups_remove(r, s, 10000);
+    e = e < 0 ? e : remove_class(r, s);
     if (e < 0)
         return e;
     bool known = c || ocirun_load(r, folder, id, &c) == 0;

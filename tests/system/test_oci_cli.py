@@ -26,8 +26,8 @@ OPTIONS = {
              "--no-new-privs": None, "--preserve-fds": "0", "--apparmor": "=", "--process-label": "=", "--pid-file": "/nowhere/pid",
              "--pidfd-socket": "/nowhere/p", "--console-socket": "/nowhere/s", "--cgroup": "below", "--ignore-paused": None},
     "kill": {"--all": None, "-a": None}, "delete": {"--force": "=false", "-f": "=0"}, "pause": {}, "resume": {},
-    "update": {"--resources": "/nowhere", "-r": "/nowhere", "-m": "1", "--cpuset-cpus": "0", "--cpuset-mems": "0", "--l3-cache-schema": "=",
-               "--mem-bw-schema": "=", **{f"--{name}": "1" for name in (
+    "update": {"--resources": "/nowhere", "-r": "/nowhere", "-m": "1", "--cpuset-cpus": "0", "--cpuset-mems": "0", "--l3-cache-schema": "L3:0=f",
+               "--mem-bw-schema": "MB:0=50", **{f"--{name}": "1" for name in (
                    "memory", "memory-swap", "memory-reservation", "kernel-memory", "kernel-memory-tcp", "cpu-quota", "cpu-period", "cpu-burst",
                    "cpu-share", "cpu-rt-period", "cpu-rt-runtime", "cpu-idle", "blkio-weight", "pids-limit")}},
     "events": {"--stats": None, "--interval": "1s"}, "ps": {"--format": "json", "-f": "table"},

@@ -104,7 +104,7 @@ def test_features_are_valid(bundle, schema):  # noqa: F811
     jsonschema.Draft4Validator(schema.inline(schema.file("features-schema.json"), "features-schema.json")).validate(features)
     config = json.loads((bundle.folder / "config.json").read_text())
     jsonschema.Draft4Validator(schema.inline(schema.file("config-schema.json"), "config-schema.json")).validate(config)
-    assert features["linux"]["intelRdt"]["enabled"] is False and features["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property."]
+    assert features["linux"]["intelRdt"] == {"enabled": True, "schemata": True, "monitoring": True} and features["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property."]
     # The machine's kernel knows the flags that are said to be supported, and each name is one of the specification's.
     names = schema.file("defs-linux.json")["definitions"]
     seccomp = features["linux"]["seccomp"]
@@ -131,7 +131,13 @@ def test_members_of_other_systems(bundle):  # noqa: F811
 
 
 def test_refused_members(bundle):  # noqa: F811
-    for linux, why in (({"intelRdt": {"closID": "a"}}, "'intelRdt' is not supported"),
+    if "resctrl" in pathlib.Path("/proc/mounts").read_text():
+        pytest.skip("here linux.intelRdt would be done; tests/unit/ocirun/test_rdt.c is about that")
+    for linux, why in (({"intelRdt": {"closID": "a"}}, "linux.intelRdt: this machine has no resctrl mounted"),
+                       ({"intelRdt": {}}, "linux.intelRdt: this machine has no resctrl mounted"),
+                       ({"intelRdt": {"closID": "a/b"}}, "'a/b' is no name of a class"),
+                       ({"intelRdt": {"memBwSchema": "L3:0=f"}}, "linux.intelRdt.memBwSchema: 'L3:0=f' is no line that begins with 'MB:'"),
+                       ({"intelRdt": {"l3CacheSchema": 1}}, "linux.intelRdt.l3CacheSchema"),
                        ({"personality": {"domain": "LINUX", "flags": ["x"]}}, "'flags' is not supported")):
         r = bundle.run("say", "it ran", linux={**copy.deepcopy(bundle.config["linux"]), **linux})
         assert r.returncode == 1 and why in r.stderr and "it ran" not in r.stdout

@@ -128,7 +128,7 @@ static void bad_ones(void **state)
         { LINUX("\"gidMappings\":[{\"hostID\":0,\"containerID\":0,\"size\":0}]"), "size" },
         { LINUX("\"timeOffsets\":{\"boottime\":{\"nanosecs\":1000000000}}"), "nanosecs" },
         { LINUX("\"netDevices\":{\"a\":{\"name\":1}}"), "'name'" },
-        { LINUX("\"intelRdt\":{\"closID\":\"a\"}"), "not supported yet" },
+        { LINUX("\"intelRdt\":{\"enableMonitoring\":1}"), "intelRdt.enableMonitoring" },
         { LINUX("\"maskedPaths\":[\"proc\"]"), "linux.maskedPaths[0]" },
         { LINUX("\"sysctl\":[]"), "map of strings" },
         { LINUX("\"resources\":{\"memory\":{\"limit\":-2}}"), "memory.limit" },
