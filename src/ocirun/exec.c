@@ -153,7 +153,8 @@ static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, co
         e = zl_setup_fail(&err, r->err.code, "%.110s", r->err.text);
     e = e < 0 ? e : zl_setup_affinity(job->cpus_entering, &err);
     e = e < 0 ? e : zl_setup_limits(job, &err);
-    e = e < 0 ? e : zl_setup_enter((pid_t)s->pid, &err);
+    zl_auto_close int cgroups = -EBADF;
+    e = e < 0 ? e : zl_setup_enter((pid_t)s->pid, &cgroups, &err);
     /* Made in the v2 group: to move there takes the kernel's lock on all processes, which is slow. */
     pid_t pid = e < 0 ? e : zl_setup_clone(CLONE_PARENT, cgroup, &inside);
     if (pid == 0) {
@@ -161,6 +162,8 @@ static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, co
         zl_close(cgroup); /* a folder of the host, which /proc/self/fd leads to (CVE-2024-21626) */
         if (!entered)
             ZL_IGNORE(zl_setup_fail(&err, -EPERM, "enter the container's cgroup"));
+        else if (cgroups >= 0 && setns(cgroups, CLONE_NEWCGROUP) < 0)
+            ZL_IGNORE(zl_setup_fail(&err, -errno, "enter the container's cgroup namespace"));
         else if (!job->terminal || zl_setup_terminal(job, console, false, &err) == 0)
             ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));
         give_up(report, &err);

@@ -101,7 +101,7 @@ static ZL_NORETURN void helper(const struct shim *s, struct zl_str body, const s
         ZL_IGNORE(zl_setup_fail(&err, r, "enter the container's cgroup"));
     r = r < 0 ? r : zl_setup_limits(&s->job, &err);
     if (r == 0)
-        r = zl_setup_enter(s->setup.pid, &err);
+        r = zl_setup_enter(s->setup.pid, NULL, &err);
     long pid = r < 0 ? r : syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
     if (pid == 0)
         command(&cmd, e);

@@ -305,7 +305,7 @@ static bool same_namespace(int fd, const char *name)
  * it: what was refused is tried again then. The mount namespace after the others, as paths mean something else in it;
  * our own is passed over, as the kernel refuses to enter it again.
  */
-int zl_setup_enter(pid_t pid, struct zl_setup_error *err)
+int zl_setup_enter(pid_t pid, int *cgroup, struct zl_setup_error *err)
 {
     enum { KINDS = 8, USER = KINDS - 1 };
     static const struct {
@@ -325,6 +325,8 @@ int zl_setup_enter(pid_t pid, struct zl_setup_error *err)
             return zl_setup_fail(err, fds[i], "open the container's %s namespace", kinds[i].name);
         if (same_namespace(fds[i], kinds[i].name))
             fds[i] = zl_close(fds[i]);
+        if (cgroup && kinds[i].flag == CLONE_NEWCGROUP)
+            *cgroup = ZL_TAKE_FD(fds[i]);
     }
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < KINDS; i++) {

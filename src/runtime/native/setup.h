@@ -82,8 +82,11 @@ int zl_setup_limits(const struct zl_job *job, struct zl_setup_error *err) ZL_MUS
 int zl_setup_affinity(struct zl_str cpus, struct zl_setup_error *err) ZL_MUST;
 /* Whether there is a program to run, in the container, as root sees it. */
 int zl_setup_check_program(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
-/* Enters the namespaces and the cgroup of a running container (for exec); the next fork is inside its pid namespace. */
-int zl_setup_enter(pid_t pid, struct zl_setup_error *err) ZL_MUST;
+/* Enters the namespaces of a running container (for exec); the next fork is inside its pid namespace. *cgroup: its
+ * cgroup namespace, when that is another, not entered yet: from inside, where v2 is mounted with nsdelegate as systemd
+ * does, no process can be made in the container's group by one that is not there. -EBADF: the same. NULL: it is
+ * entered. */
+int zl_setup_enter(pid_t pid, int *cgroup, struct zl_setup_error *err) ZL_MUST;
 /* Closes every descriptor from 3 on but the first `preserve`, and these. */
 void zl_setup_close_others(uint64_t preserve, const int *keep, size_t n);
 /* Sends a byte with a descriptor. */
