@@ -409,11 +409,14 @@ int zl_cgroup_freeze(const struct zl_cgroup *g, bool on)
 int zl_cgroup_kill(const struct zl_cgroup *g)
 {
     unsigned count;
-    if (g->dir[ZL_CONTROLLER_UNIFIED][0] &&
-        write_value(g->dir[ZL_CONTROLLER_UNIFIED], "cgroup.kill", "1") == 0) /* kernel 5.14 */
-        return each_pid(g, SIGKILL, &count);
-    /* Frozen, a group can't make processes faster than they are killed; they end when it thaws. */
     const char *unified = g->dir[ZL_CONTROLLER_UNIFIED], *freezer = g->dir[ZL_CONTROLLER_FREEZER];
+    if (unified[0] && write_value(unified, "cgroup.kill", "1") == 0) { /* kernel 5.14 */
+        int killed = each_pid(g, SIGKILL, &count);
+        if (freezer[0]) /* what v1 has frozen ends when it thaws, also here */
+            (void)write_value(freezer, "freezer.state", "THAWED");
+        return killed;
+    }
+    /* Frozen, a group can't make processes faster than they are killed; they end when it thaws. */
     bool frozen = freezer[0] && write_value(freezer, "freezer.state", "FROZEN") == 0;
     bool stopped = unified[0] && write_value(unified, "cgroup.freeze", "1") == 0;
     int r = each_pid(g, SIGKILL, &count);

@@ -82,7 +82,9 @@ static int mount_cgroups(int root, const struct zl_job_mount *m, const struct zl
         snprintf(path, sizeof path, "%s/%s", m->target, name);
         zl_auto_close int dir = zl_open_folder_beneath(root, path);
         r = dir < 0 ? dir : own_namespace ? zl_setup_mount_on(dir, "cgroup", "cgroup", m->flags, name) : -EBUSY;
-        if (r == -EBUSY) /* the hierarchy has other controllers, too */
+        /* The hierarchy has other controllers, too, as systemd has cpu and cpuacct in one: in a cgroup namespace the
+         * kernel takes it for a new one, which is refused. */
+        if (r == -EBUSY || r == -EPERM)
             r = bind_cgroup(root, path, g->dir[c], m->flags);
     }
     /* For systemd in there: an engine that wants it binds the machine's own on it. */
