@@ -35,9 +35,10 @@ check-tsan:  ## the threaded rooms under ThreadSanitizer
 	@$(SETUP) build run test
 	@tools/run-tests build-tsan --sanitize thread --suite threads
 
-check-vm:  ## the runtime's tests in a guest with cgroup v2
+check-vm:  ## the runtime's tests in guests: with cgroup v2, with systemd
 	@$(SETUP) build run test ci
 	@tools/run-guest $(B)
+	@tools/run-guest-systemd $(B)
 
 check-fresh:  ## the demo, from a clone, in a minimal Debian made for it
 	@$(SETUP) build run test ci

@@ -19,9 +19,10 @@ static int plan_unit(struct ocirun_groups *k, const char *id)
     struct ocirun_state *s = k->s;
     struct ocirun_scope scope;
     struct zl_cgroup any;
-    s->unit_user = ocirun_systemd_is_user();
+    s->unit_user = ocirun_is_user();
     s->cgroup_parent = s->cgroup_name = ""; /* where it is shows when it is there */
-    int e = ocirun_scope_name(r, k->c->linux_.cgroups_path, id, s->unit_user, &scope);
+    int e = ocirun_systemd_find(r, s);
+    e = e < 0 ? e : ocirun_scope_name(r, k->c->linux_.cgroups_path, id, s->unit_user, &scope);
     if (e < 0)
         return e;
     s->unit = scope.unit;

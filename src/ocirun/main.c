@@ -138,7 +138,7 @@ int main(int argc, char **argv)
     }
     zl_arena_init(&r.arena);
     const char *own = getenv("XDG_RUNTIME_DIR");
-    r.o.root = geteuid() == 0 || !own || !*own ? "/run/zl-oci" : zl_arena_printf(&r.arena, "%s/zl-oci", own);
+    r.o.root = own && *own && ocirun_is_user() ? zl_arena_printf(&r.arena, "%s/zl-oci", own) : "/run/zl-oci";
     r.console = (struct ocirun_console){ -EBADF, -EBADF };
     int code = ocirun_parse(&r, verbs, argc, argv, &verb);
     if (code == 0 && r.o.help && !(verb && verb->refused)) {

@@ -41,6 +41,7 @@ struct ocirun_state {
     const char *id, *version, *bundle, *rootfs, *cgroup_parent, *cgroup_name, *created, *boot_id;
     int64_t pid, start_time;     /* pid 0: it was never made whole */
     const char *unit;            /* of systemd, when that manages its cgroup; else NULL or "" */
+    const char *program;         /* zl-systemd, which a sealed copy of us could not find */
     bool unit_user;              /* of the user's systemd */
     int64_t controllers;         /* the groups that it has beside the usual ones: 1 << zl_controller */
     const char *rdt_class;       /* its folder in resctrl; "", of older ones NULL: none */
@@ -109,7 +110,10 @@ int ocirun_cgroup_path(struct ocirun *r, const char *path, const char *id, const
 /* --- systemd.c: cgroups that systemd manages --- */
 /* Before the program runs on as a copy that no path leads to. */
 void ocirun_remember_folder(void);
-bool ocirun_systemd_is_user(void);
+/* An ordinary user, also one who is root of a user namespace: with a state folder and a systemd of the own. */
+bool ocirun_is_user(void);
+/* Sets s->program. */
+int ocirun_systemd_find(struct ocirun *r, struct ocirun_state *s) ZL_MUST;
 /* Starts s->unit with the process in it; s->cgroup_parent and _name are where that is. */
 int ocirun_systemd_start(struct ocirun *r, struct ocirun_state *s, struct zl_value *properties, pid_t pid) ZL_MUST;
 int ocirun_systemd_set(struct ocirun *r, const struct ocirun_state *s, const struct zl_value *properties) ZL_MUST;

@@ -395,6 +395,9 @@ int ocirun_scope_annotations(struct ocirun *r, const struct zl_items *annotation
         if (letters < 3 || name[letters])
             return zl_fail(&r->err, ZL_E_INVALID, "annotations: '%.80s': a unit's property has three letters or more",
                            p->key);
+        if (zl_streq(name, "PIDs"))
+            return zl_fail(&r->err, ZL_E_INVALID, "annotations: %.80s: the unit's processes are the container's",
+                           p->key);
         if (read_variant(&r->arena, p->value, &signature, &v) < 0 ||
             in_microseconds(&r->arena, &name, &signature, &v) < 0)
             return zl_hint(&r->err,

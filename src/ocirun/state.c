@@ -41,6 +41,7 @@ static const struct zl_field state_fields[] = {
     { .name = "pid", .kind = ZL_K_INT, .offset = AT(pid), .max = INT32_MAX, .flags = ZL_F_REQUIRED },
     { .name = "startTime", .kind = ZL_K_INT, .offset = AT(start_time), .flags = ZL_F_REQUIRED },
     { .name = "systemdUnit", .kind = ZL_K_STRING, .offset = AT(unit), .flags = ZL_F_OMIT },
+    { .name = "systemdProgram", .kind = ZL_K_STRING, .offset = AT(program), .flags = ZL_F_OMIT },
     { .name = "systemdUser", .kind = ZL_K_BOOL, .offset = AT(unit_user), .flags = ZL_F_OMIT },
     { .name = "rdtClass", .kind = ZL_K_STRING, .offset = AT(rdt_class) },
     { .name = "rdt", .kind = ZL_K_INT, .offset = AT(rdt), .max = OCIRUN_RDT_OWN | OCIRUN_RDT_MONITORED },

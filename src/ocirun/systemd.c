@@ -31,7 +31,7 @@ void ocirun_remember_folder(void)
 }
 
 /* Beside zl-oci; in a build tree, in its room's folder. */
-static int find_program(struct ocirun *r, const char **ret)
+int ocirun_systemd_find(struct ocirun *r, struct ocirun_state *s)
 {
     char self[PATH_MAX];
     const char *folder = getenv(folder_variable);
@@ -46,7 +46,7 @@ static int find_program(struct ocirun *r, const char **ret)
     for (size_t i = 0; folder && i < ZL_ARRAY_LEN(places); i++) {
         const char *path = zl_arena_printf(&r->arena, "%s%s/zl-systemd", folder, places[i]);
         if (access(path, X_OK) == 0) {
-            *ret = path;
+            s->program = path;
             return 0;
         }
     }
@@ -88,13 +88,15 @@ static int read_answer(int from, pid_t pid, struct zl_buf *answer)
 static int ask(struct ocirun *r, const struct ocirun_state *s, const char *verb, const struct zl_value *input,
                const char *last)
 {
-    const char *argv[6] = { "zl-systemd" }, *program;
+    const char *argv[6] = { "zl-systemd" };
     unsigned n = 1;
     posix_spawn_file_actions_t files;
     zl_auto_buf text = ZL_BUF_INIT, answer = ZL_BUF_INIT;
     pid_t pid;
     int out[2];
-    int e = find_program(r, &program);
+    /* Where it was, else beside us: it may have been installed anew elsewhere. */
+    struct ocirun_state found = *s;
+    int e = found.program && access(found.program, X_OK) == 0 ? 0 : ocirun_systemd_find(r, &found);
     if (e < 0)
         return e;
     if (s->unit_user)
@@ -110,19 +112,18 @@ static int ask(struct ocirun *r, const struct ocirun_state *s, const char *verb,
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_adddup2(&files, in, 0);
     posix_spawn_file_actions_adddup2(&files, out[1], 1);
-    e = -posix_spawn(&pid, program, &files, NULL, (char *const *)(uintptr_t)argv, environ);
+    e = -posix_spawn(&pid, found.program, &files, NULL, (char *const *)(uintptr_t)argv, environ);
     posix_spawn_file_actions_destroy(&files);
     zl_close(out[1]);
     if (e == 0)
         e = read_answer(out[0], pid, &answer);
     else
-        (void)zl_fail(&r->err, e, "run %s", program);
+        (void)zl_fail(&r->err, e, "run %s", found.program);
     zl_close(out[0]);
     return e > 0 ? take_error(r, zl_buf_view(&answer)) : e;
 }
 
-/* An ordinary user, also one who is root of a user namespace, has a systemd of the own. */
-bool ocirun_systemd_is_user(void)
+bool ocirun_is_user(void)
 {
     static const char all[] = "         0          0 4294967295";
     zl_auto_buf map = ZL_BUF_INIT;

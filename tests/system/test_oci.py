@@ -23,6 +23,9 @@ from conftest import BUILD, SLOW, need_root, wait_for
 # ZL_OCI_WRAP: a program that runs it without the newer system calls (test_older_kernels.py).
 OLDER = bool(os.environ.get("ZL_OCI_WRAP"))
 ZL_OCI = pathlib.Path(os.environ.get("ZL_OCI_WRAP") or BUILD / "src/ocirun/zl-oci")
+# ZL_OCI_SYSTEMD: that one is given the systemd driver (tools/run-guest-systemd).
+SYSTEMD = bool(os.environ.get("ZL_OCI_SYSTEMD"))
+GROUP = "system.slice/zl-oci-c.scope" if SYSTEMD else "zl-oci-c"
 DEVICES = [p for p in ("/sys/fs/cgroup/devices", "/sys/fs/cgroup/memory") if os.path.isdir(p)]
 
 
@@ -252,12 +255,13 @@ def test_devices(bundle):
     assert (st.st_mode & 0o777, st.st_uid, st.st_gid) == (0o640, 3, 4)
     assert {"null", "zero", "full", "random", "urandom", "tty", "fd", "stdin", "ptmx"} <= set(os.listdir(f"/proc/{pid}/root/dev"))
     if DEVICES:
-        rules = pathlib.Path("/sys/fs/cgroup/devices/zl-oci-c/devices.list").read_text().splitlines()
+        rules = pathlib.Path("/sys/fs/cgroup/devices", GROUP, "devices.list").read_text().splitlines()
         assert "c 1:3 rwm" in rules and not any(r.startswith("a") for r in rules)
 
 
 def test_limits(bundle):
-    linux = {**bundle.config["linux"], "cgroupsPath": "/zl-oci-test/deep/c",
+    path, group = ("zl-test.slice:deep:c", "zl.slice/zl-test.slice/deep-c.scope") if SYSTEMD else ("/zl-oci-test/deep/c", "zl-oci-test/deep/c")
+    linux = {**bundle.config["linux"], "cgroupsPath": path,
              "resources": {"memory": {"limit": 32 << 20, "swap": 64 << 20}, "pids": {"limit": 20}, "cpu": {"quota": 20000, "period": 50000, "shares": 512}}}
     bundle.write("forever", linux=linux)
     bundle.create()
@@ -266,11 +270,11 @@ def test_limits(bundle):
              "cpu/{}/cpu.cfs_quota_us": "20000"} if v1 else \
             {"{}/memory.max": str(32 << 20), "{}/memory.swap.max": str(32 << 20), "{}/pids.max": "20", "{}/cpu.max": "20000 50000"}
     for path, value in files.items():
-        assert pathlib.Path("/sys/fs/cgroup", path.format("zl-oci-test/deep/c")).read_text().strip() == value, path
+        assert pathlib.Path("/sys/fs/cgroup", path.format(group)).read_text().strip() == value, path
     # A second one in the same group would end with the first.
     (bundle.folder / "c2.pid").unlink(missing_ok=True)
     r = bundle("create", "c2", check=False)
-    assert r.returncode == 1 and "has processes already" in r.stderr and bundle.status() == "created"
+    assert r.returncode == 1 and ("already" if SYSTEMD else "has processes already") in r.stderr and bundle.status() == "created"
     bundle("delete", "--force", "c")
     for top in ("", "*/"):
         for path in pathlib.Path("/sys/fs/cgroup").glob(f"{top}zl-oci-test"):
@@ -289,7 +293,7 @@ def test_limits_change(bundle):
     def seen():
         files = ["memory/{}/memory.limit_in_bytes", "pids/{}/pids.max", "cpu/{}/cpu.cfs_quota_us"] if v1 else \
             ["{}/memory.max", "{}/pids.max", "{}/cpu.max"]
-        values = [pathlib.Path("/sys/fs/cgroup", f.format("zl-oci-c")).read_text().split()[0] for f in files]
+        values = [pathlib.Path("/sys/fs/cgroup", f.format(GROUP)).read_text().split()[0] for f in files]
         return values[0], values[1], "max" if values[2] == "-1" else values[2]
 
     assert seen() == (str(32 << 20), "20", "max")
@@ -434,8 +438,9 @@ BAD = [
     (changed(namespaces=[{"type": "mount"}, {"type": "uts"}, {"type": "user"}]), "a new user namespace needs them"),
     (changed(namespaces=[{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/nowhere"}]), "join the namespace /nowhere"),
     (changed(namespaces=[{"type": "mount"}]), "without a uts namespace"),
-    (changed(cgroupsPath="/a/../b"), "has .."), (changed(cgroupsPath="/"), "root of all groups"),
-    (changed(cgroupsPath="a.slice:b:c"), "systemd"),
+    *([(changed(cgroupsPath="/a"), "is not SLICE:PREFIX:NAME"), (changed(cgroupsPath="a:b:c"), "no name of a slice")] if SYSTEMD else
+      [(changed(cgroupsPath="/a/../b"), "has .."), (changed(cgroupsPath="/"), "root of all groups"),
+       (changed(cgroupsPath="a.slice:b:c"), "is a unit of systemd")]),
     (changed(sysctl={"kernel.panic": "1"}), "of no namespace"), (changed(sysctl={"net.no.such": "1"}), "set the sysctl"),
     (changed(seccomp={"defaultAction": "SCMP_ACT_NONE"}), "SCMP_ACT_NONE"),
     (changed(rootfsPropagation="upward"), "'upward' is none"),

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from conftest import SLOW, wait_for
-from test_oci import ZL_OCI, bundle  # noqa: F401  (a fixture)
+from test_oci import GROUP, ZL_OCI, bundle  # noqa: F401  (a fixture)
 
 CGROUP = pathlib.Path("/sys/fs/cgroup")
 V2 = (CGROUP / "cgroup.controllers").exists()
@@ -19,7 +19,7 @@ def v1(controller):
 
 
 def group(controller):
-    return (CGROUP / controller if v1(controller) else UNIFIED) / "zl-oci-c"
+    return (CGROUP / controller if v1(controller) else UNIFIED) / GROUP
 
 
 def value(controller, file):
@@ -47,8 +47,8 @@ def made(bundle):  # noqa: F811
     yield bundle
     bundle("delete", "--force", "c", check=False)
     for c in ("cpuset", "blkio", "memory", "unified"):
-        assert not (CGROUP / c / "zl-oci-c").exists()
-    assert not (CGROUP / "zl-oci-c").exists()
+        assert not (CGROUP / c / GROUP).exists()
+    assert not (CGROUP / GROUP).exists()
 
 
 def refused(bundle, why, **resources):  # noqa: F811
@@ -192,7 +192,7 @@ def test_rdma(made):
 
 def test_unified(made):
     made.make(unified={"cgroup.max.descendants": "7", **({"pids.max": "77"} if V2 else {})})
-    assert (UNIFIED / "zl-oci-c/cgroup.max.descendants").read_text() == "7\n"
+    assert (UNIFIED / GROUP / "cgroup.max.descendants").read_text() == "7\n"
     assert not V2 or value("pids", "pids.max") == "77"
     made("delete", "--force", "c")
     for name in ("../cgroup.max.depth", "memory/max", "procs", ".x"):
