@@ -9,7 +9,6 @@
 
 #include <errno.h>
 
-static const char property_prefix[] = "org.systemd.property.";
 enum { UNIT_NAME_MAX = 255 /* systemd's */, CPUS_BYTES = 1024 };
 
 /* systemd.unit(5): what a name may have. */
@@ -384,13 +383,14 @@ static int in_microseconds(struct zl_arena *a, const char **name, const char **s
 
 int ocirun_scope_annotations(struct ocirun *r, const struct zl_items *annotations, struct zl_value *list)
 {
+    const struct zl_str prefix = ZL_STR("org.systemd.property.");
     for (unsigned i = 0; i < annotations->n; i++) {
         const struct zl_oci_pair *p = annotations->v[i];
         const char *signature;
         struct zl_value *v;
-        if (!zl_str_starts(zl_str(p->key), ZL_STR("org.systemd.property.")))
+        if (!zl_str_starts(zl_str(p->key), prefix))
             continue;
-        const char *name = p->key + sizeof property_prefix - 1;
+        const char *name = p->key + prefix.n;
         size_t letters = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
         if (letters < 3 || name[letters])
             return zl_fail(&r->err, ZL_E_INVALID, "annotations: '%.80s': a unit's property has three letters or more",

@@ -151,7 +151,9 @@ static int find_group(struct ocirun *r, pid_t pid, struct ocirun_state *s)
             group = line;
     }
     const char *copy = zl_arena_strndup(&r->arena, group.n ? group.p : "", group.n), *slash = strrchr(copy, '/');
-    if (!slash || strstr(copy, "/../") || !zl_streq(slash + 1, s->unit))
+    /* A name that might be one of the kernel's files has a _ before it, such as _cpu.scope. */
+    bool is_it = slash && (zl_streq(slash + 1, s->unit) || (slash[1] == '_' && zl_streq(slash + 2, s->unit)));
+    if (!is_it || strstr(copy, "/../"))
         return zl_fail(&r->err, ZL_E_RUNTIME, "systemd has started %s, but its process is in the cgroup '%.200s'",
                        s->unit, copy);
     s->cgroup_parent = slash == copy ? "" : zl_arena_strndup(&r->arena, copy + 1, (size_t)(slash - copy - 1));
