@@ -34,31 +34,45 @@ void api_image_get(struct api_request *q)
     api_request_free(q);
 }
 
-void api_image_delete(struct api_request *q)
-{
-    struct zl_err err = { 0 };
-    uint64_t freed = 0;
-    const char *force = api_query(q, "force");
-    bool forced = force && (zl_streq(force, "1") || zl_streq(force, "true"));
-    if (zl_store_remove(zl_agent_store(q->api->agent), q->param, forced, &freed, &err) < 0) {
-        api_fail(q, &err);
-    } else {
-        struct zl_value *v = zl_value_new(&q->arena, ZL_MAP);
-        zl_value_set(&q->arena, v, "freed_bytes", zl_value_int(&q->arena, (int64_t)freed));
-        api_reply(q, 200, v);
-    }
-    api_request_free(q);
-}
-
 struct job {
     struct api_request *q;
     struct zl_watch *watch;
     int out;
+    bool collect;       /* the last event is the reply; else events are passed on as they come */
+    struct zl_buf text; /* with `collect` */
 };
 
 static void job_gone(void *arg)
 {
     ((struct job *)arg)->q->x = NULL; /* the work goes on: the next request finds it done */
+}
+
+/* The job's last event as a reply. */
+static void answer(struct job *j)
+{
+    struct api_request *q = j->q;
+    struct zl_value *v = NULL;
+    struct zl_parse_error pe;
+    struct zl_err err = { 0 };
+    struct zl_str line = { NULL, 0 }, rest = zl_buf_view(&j->text);
+    while (rest.p && rest.n) {
+        struct zl_str next = zl_str_cut(rest, '\n', &rest);
+        line = next.n ? next : line;
+    }
+    if (!line.p || zl_json_parse(&q->arena, line, &zl_limits_document, &v, &pe) < 0 ||
+        !zl_str_is(zl_value_str(v, "event"), "done")) {
+        int code = zl_error_by_name(zl_value_cstr(v, "code"));
+        code = code ? code : ZL_E_INTERNAL;
+        zl_fail(&err, code, "%s",
+                *zl_value_cstr(v, "message") ? zl_value_cstr(v, "message") : "the image job was killed");
+        if (*zl_value_cstr(v, "hint"))
+            zl_hint(&err, code, "%s", zl_value_cstr(v, "hint"));
+        api_fail(q, &err);
+        return;
+    }
+    struct zl_value *reply = zl_value_new(&q->arena, ZL_MAP);
+    zl_value_set(&q->arena, reply, "freed_bytes", zl_value_int(&q->arena, (int64_t)zl_value_u64(v, "freed_bytes", 0)));
+    api_reply(q, 200, reply);
 }
 
 static void job_readable(void *arg, int events)
@@ -70,19 +84,24 @@ static void job_readable(void *arg, int events)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n > 0) {
-        if (j->q->x)
+        if (j->collect)
+            zl_buf_add(&j->text, buf, (size_t)n);
+        else if (j->q->x)
             (void)zl_http_reply_write(j->q->x, zl_str_n(buf, (size_t)n));
         return;
     }
     zl_watch_free(j->watch);
     zl_close(j->out);
-    if (j->q->x)
+    if (j->q->x && j->collect)
+        answer(j);
+    else if (j->q->x)
         zl_http_reply_end(j->q->x);
+    zl_buf_done(&j->text);
     api_request_free(j->q);
     free(j);
 }
 
-static void run_job(struct api_request *q, const struct zl_image_request *request)
+static void run_job(struct api_request *q, const struct zl_image_request *request, bool collect)
 {
     struct zl_err err = { 0 };
     zl_auto_buf text = ZL_BUF_INIT;
@@ -101,6 +120,7 @@ static void run_job(struct api_request *q, const struct zl_image_request *reques
     r = r < 0 ? r : zl_child_spawn(zl_agent_loop(q->api->agent), &o, NULL);
     zl_close(out[1]);
     j->q = q;
+    j->collect = collect;
     j->out = out[0];
     r = r < 0 ? r : zl_watch_new(zl_agent_loop(q->api->agent), out[0], ZL_READABLE, job_readable, j, &j->watch);
     if (r < 0) {
@@ -112,21 +132,30 @@ static void run_job(struct api_request *q, const struct zl_image_request *reques
         return;
     }
     zl_http_on_gone(q->x, job_gone, j);
-    zl_http_reply_begin(q->x, 200, "application/x-ndjson");
+    if (!collect)
+        zl_http_reply_begin(q->x, 200, "application/x-ndjson");
 }
 
 /* The route's body says what to do. */
 void api_image_work(struct api_request *q)
 {
-    run_job(q, q->body);
+    run_job(q, q->body, false);
 }
 
 void api_image_history(struct api_request *q)
 {
-    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_HISTORY, .reference = q->param });
+    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_HISTORY, .reference = q->param }, false);
 }
 
 void api_image_df(struct api_request *q)
 {
-    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_DF });
+    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_DF }, false);
+}
+
+/* In a job, too: removing a layer's files takes its time. */
+void api_image_delete(struct api_request *q)
+{
+    const char *force = api_query(q, "force");
+    bool forced = force && (zl_streq(force, "1") || zl_streq(force, "true"));
+    run_job(q, &(struct zl_image_request){ .verb = ZL_IMAGE_REMOVE, .reference = q->param, .force = forced }, true);
 }

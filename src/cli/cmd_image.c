@@ -272,7 +272,20 @@ static const struct zl_cmd import = {
     .run = run_import,
 };
 
-static const struct zl_cmd *const commands[] = { &ls, &inspect, &import, &rm, NULL };
+static const struct zl_cmd *const commands[] = { &ls,
+                                                 &inspect,
+                                                 &zl_cmd_image_history,
+                                                 &zl_cmd_image_tag,
+                                                 &rm,
+                                                 &zl_cmd_image_prune,
+                                                 &zl_cmd_image_df,
+                                                 &zl_cmd_image_diff,
+                                                 &zl_cmd_image_fsck,
+                                                 &zl_cmd_image_save,
+                                                 &zl_cmd_image_export,
+                                                 &zl_cmd_image_load,
+                                                 &import,
+                                                 NULL };
 const struct zl_cmd zl_cmd_image = {
     .name = "image",
     .summary = "Work on the images of this node",

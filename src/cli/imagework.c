@@ -24,10 +24,31 @@ bool zl_agent_runs(struct zl_cli *cli)
     return zl_cli_client(cli, ZL_NEVER_START, &c, NULL) >= 0 && zl_client_probe(&c->place, NULL) == ZL_AGENT_REACHABLE;
 }
 
-/* One event: 0, or the error that it is. */
-static int take(struct zl_cli *cli, struct zl_progress *p, struct zl_str line, const struct zl_value **last,
-                struct zl_err *err)
+/* Where the events of a job go. */
+struct listener {
+    struct zl_cli *cli;
+    struct zl_progress progress;
+    struct zl_value *rows;
+    const struct zl_value *last;
+};
+
+/* What an event is about, as a row. */
+static struct zl_value *without_event(struct zl_cli *cli, const struct zl_value *e)
 {
+    struct zl_value *row = zl_value_new(&cli->arena, ZL_MAP);
+    for (struct zl_value *i = e->first, *next; i; i = next) {
+        next = i->next;
+        i->next = NULL;
+        if (!zl_streq(i->key->text.p, "event"))
+            zl_value_set(&cli->arena, row, i->key->text.p, i);
+    }
+    return row;
+}
+
+/* One event: 0, or the error that it is. */
+static int take(struct listener *l, struct zl_str line, struct zl_err *err)
+{
+    struct zl_cli *cli = l->cli;
     struct zl_value *e;
     struct zl_parse_error pe;
     if (!zl_str_trim(line).n)
@@ -41,11 +62,14 @@ static int take(struct zl_cli *cli, struct zl_progress *p, struct zl_str line, c
         char key[40];
         bool digest = strncmp(layer, "sha256:", 7) == 0;
         snprintf(key, sizeof key, digest ? "layer %.12s" : "%.32s", digest ? layer + 7 : layer);
-        zl_progress_bytes(p, key, zl_value_u64(e, "current", 0), zl_value_u64(e, "total", 0));
+        zl_progress_bytes(&l->progress, key, zl_value_u64(e, "current", 0), zl_value_u64(e, "total", 0));
         return 0;
     }
     if (!zl_streq(kind, "error")) {
-        *last = e;
+        if (zl_streq(kind, "done"))
+            l->last = e;
+        else if (l->rows)
+            zl_value_append(l->rows, without_event(cli, e));
         return 0;
     }
     int code = zl_error_by_name(zl_value_cstr(e, "code"));
@@ -70,35 +94,47 @@ static void add_credentials(struct zl_cli *cli, struct zl_image_request *q)
     zl_credentials_done(&c);
 }
 
-static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
-                    const struct zl_value **ret, struct zl_err *err)
+/* How each verb is asked of an agent. */
+static const struct {
+    const char *path; /* below /api/v1/; NULL: by the image's own path */
+    enum zl_body body;
+} verbs[] = {
+    [ZL_IMAGE_PULL] = { "images/pull", ZL_BODY_PULL }, [ZL_IMAGE_IMPORT] = { "images/import", ZL_BODY_IMPORT },
+    [ZL_IMAGE_LOAD] = { "images/load", ZL_BODY_LOAD }, [ZL_IMAGE_SAVE] = { "images/save", ZL_BODY_SAVE },
+    [ZL_IMAGE_TAG] = { "images/tag", ZL_BODY_TAG },    [ZL_IMAGE_PRUNE] = { "images/prune", ZL_BODY_PRUNE },
+    [ZL_IMAGE_FSCK] = { "images/fsck", ZL_BODY_FSCK }, [ZL_IMAGE_DIFF] = { "images/diff", ZL_BODY_DIFF },
+    [ZL_IMAGE_DF] = { "usage/images", ZL_BODY_NONE },  [ZL_IMAGE_HISTORY] = { NULL, ZL_BODY_NONE },
+    [ZL_IMAGE_REMOVE] = { NULL, ZL_BODY_NONE },        [ZL_IMAGE_PUSH] = { "images/push", ZL_BODY_PUSH },
+};
+
+static int by_agent(struct listener *l, const struct zl_image_request *request, struct zl_err *err)
 {
+    struct zl_cli *cli = l->cli;
     struct zl_client *c;
     int e = zl_cli_client(cli, ZL_NEVER_START, &c, err);
     if (e < 0)
         return e;
     zl_auto_buf path = ZL_BUF_INIT;
-    zl_buf_puts(&path, "/api/v1/images/");
-    if (request->verb == ZL_IMAGE_REMOVE) {
+    const char *below = verbs[request->verb].path;
+    enum zl_body body = verbs[request->verb].body;
+    zl_buf_printf(&path, "/api/v1/%s", below ? below : "images/");
+    if (!below)
         zl_path_segment(&path, request->reference);
+    if (request->verb == ZL_IMAGE_REMOVE) {
         zl_buf_puts(&path, request->force ? "?force=true" : "");
         struct zl_value *reply = NULL;
         e = zl_client_call(c, &cli->arena, "DELETE", path.p, NULL, &reply, err);
-        *ret = reply;
+        l->last = reply;
         return e;
     }
-    static const struct {
-        const char *path;
-        enum zl_body body;
-    } verbs[] = { [ZL_IMAGE_PULL] = { "pull", ZL_BODY_PULL },
-                  [ZL_IMAGE_IMPORT] = { "import", ZL_BODY_IMPORT },
-                  [ZL_IMAGE_PUSH] = { "push", ZL_BODY_PUSH } };
+    if (request->verb == ZL_IMAGE_HISTORY)
+        zl_buf_puts(&path, "/history");
     struct zl_image_request q = *request;
-    if (q.verb != ZL_IMAGE_IMPORT)
+    if (q.verb == ZL_IMAGE_PULL || q.verb == ZL_IMAGE_PUSH)
         add_credentials(cli, &q);
-    zl_buf_puts(&path, verbs[q.verb].path);
     ZL_AUTO(zl_stream) s = NULL;
-    e = zl_stream_open(c, "POST", path.p, zl_print(&cli->arena, zl_body_types[verbs[q.verb].body], &q), &s, err);
+    const struct zl_value *v = body == ZL_BODY_NONE ? NULL : zl_print(&cli->arena, zl_body_types[body], &q);
+    e = zl_stream_open(c, v ? "POST" : "GET", path.p, v, &s, err);
     struct zl_str line;
     while (e >= 0) {
         int r = zl_stream_line(s, -1, &line, err);
@@ -106,14 +142,14 @@ static int by_agent(struct zl_cli *cli, const struct zl_image_request *request, 
             continue;
         if (r <= 0)
             return r;
-        e = take(cli, p, line, ret, err);
+        e = take(l, line, err);
     }
     return e;
 }
 
 /* `inside`: an ordinary user's job is started by zl-inside, in a user namespace of its own; NULL: root's, or one
- * without a store. `data` NULL: a job without a store. */
-static int spawn(const char *program, const char *inside, const char *data, int in, int out, pid_t *ret)
+ * without a store. `data` NULL: a job without a store. `descriptor`: the job's third, or negative. */
+static int spawn(const char *program, const char *inside, const char *data, int in, int out, int descriptor, pid_t *ret)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
@@ -121,6 +157,8 @@ static int spawn(const char *program, const char *inside, const char *data, int 
     sigfillset(&all);
     posix_spawn_file_actions_init(&files);
     posix_spawnattr_init(&attr);
+    if (descriptor >= 0) /* before it is replaced, when it is one of our standard streams */
+        posix_spawn_file_actions_adddup2(&files, descriptor, 3);
     posix_spawn_file_actions_adddup2(&files, in, 0);
     posix_spawn_file_actions_adddup2(&files, out, 1);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
@@ -139,8 +177,7 @@ static int spawn(const char *program, const char *inside, const char *data, int 
     return -e;
 }
 
-static int read_events(struct zl_cli *cli, int fd, struct zl_progress *p, const struct zl_value **ret,
-                       struct zl_err *err)
+static int read_events(struct listener *l, int fd, struct zl_err *err)
 {
     zl_auto_buf b = ZL_BUF_INIT;
     int e = 0;
@@ -155,7 +192,7 @@ static int read_events(struct zl_cli *cli, int fd, struct zl_progress *p, const 
         b.p[b.n] = 0;
         for (const char *end; (end = memchr(b.p, '\n', b.n));) {
             size_t length = (size_t)(end - b.p);
-            int r = e >= 0 ? take(cli, p, zl_str_n(b.p, length), ret, err) : 0; /* the first error counts */
+            int r = e >= 0 ? take(l, zl_str_n(b.p, length), err) : 0; /* the first error counts */
             e = r < 0 ? r : e;
             zl_buf_drop(&b, length + 1);
         }
@@ -164,9 +201,10 @@ static int read_events(struct zl_cli *cli, int fd, struct zl_progress *p, const 
     }
 }
 
-static int run_job(struct zl_cli *cli, const char *data, const struct zl_image_request *request, struct zl_progress *p,
-                   const struct zl_value **ret, struct zl_err *err)
+static int run_job(struct listener *l, const char *data, const struct zl_image_request *request, int descriptor,
+                   struct zl_err *err)
 {
+    struct zl_cli *cli = l->cli;
     zl_auto_free char *program = NULL, *inside = NULL;
     int e = zl_program_find("zl-image", &program, err);
     if (e < 0 || (data && geteuid() != 0 && (e = zl_program_find("zl-inside", &inside, err)) < 0))
@@ -183,11 +221,17 @@ static int run_job(struct zl_cli *cli, const char *data, const struct zl_image_r
     zl_auto_close int from = ends[0];
     zl_auto_close int to = ends[1];
     pid_t pid;
-    e = spawn(program, inside, data, in, to, &pid);
+    enum { FREE = 10 }; /* above what the job's own descriptors are */
+    zl_auto_close int high_in = fcntl(in, F_DUPFD_CLOEXEC, FREE);
+    zl_auto_close int high_out = fcntl(to, F_DUPFD_CLOEXEC, FREE);
+    if (high_in < 0 || high_out < 0)
+        return zl_fail(err, -errno, "start the image job");
+    e = spawn(program, inside, data, high_in, high_out, descriptor, &pid);
     if (e < 0)
         return zl_fail(err, e, "start %s", program);
     to = zl_close(to);
-    e = read_events(cli, from, p, ret, err);
+    high_out = zl_close(high_out);
+    e = read_events(l, from, err);
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
@@ -197,36 +241,41 @@ static int run_job(struct zl_cli *cli, const char *data, const struct zl_image_r
     return e;
 }
 
-static int by_own_job(struct zl_cli *cli, const struct zl_image_request *request, struct zl_progress *p,
-                      const struct zl_value **ret, struct zl_err *err)
+static int by_own_job(struct listener *l, const struct zl_image_request *request, int descriptor, struct zl_err *err)
 {
     struct zl_client *c;
-    int e = zl_cli_client(cli, ZL_NEVER_START, &c, err);
+    int e = zl_cli_client(l->cli, ZL_NEVER_START, &c, err);
     if (e < 0)
         return e;
     if (zl_mkdir_p(c->place.data, 0755) < 0 && access(c->place.data, W_OK) < 0)
         return zl_hint(err, zl_fail(err, -errno, "use the data dir %s", c->place.data),
                        "name another with --data-dir, or run as root");
-    return run_job(cli, c->place.data, request, p, ret, err);
+    return run_job(l, c->place.data, request, descriptor, err);
 }
 
 int zl_image_login(struct zl_cli *cli, const struct zl_image_request *request, struct zl_err *err)
 {
-    struct zl_progress p;
-    const struct zl_value *done;
-    zl_progress_init(&p, cli);
-    int e = run_job(cli, NULL, request, &p, &done, err);
-    zl_progress_done(&p);
+    struct listener l = { .cli = cli };
+    zl_progress_init(&l.progress, cli);
+    int e = run_job(&l, NULL, request, -EBADF, err);
+    zl_progress_done(&l.progress);
+    return e;
+}
+
+int zl_image_work_with(struct zl_cli *cli, const struct zl_image_request *request,
+                       const struct zl_image_work_options *o, const struct zl_value **ret, struct zl_err *err)
+{
+    struct listener l = { .cli = cli, .rows = o->rows };
+    zl_progress_init(&l.progress, cli);
+    int e = o->descriptor < 0 && zl_agent_runs(cli) ? by_agent(&l, request, err)
+                                                    : by_own_job(&l, request, o->descriptor, err);
+    zl_progress_done(&l.progress);
+    *ret = l.last;
     return e;
 }
 
 int zl_image_work(struct zl_cli *cli, const struct zl_image_request *request, const struct zl_value **ret,
                   struct zl_err *err)
 {
-    struct zl_progress p;
-    zl_progress_init(&p, cli);
-    *ret = NULL;
-    int e = zl_agent_runs(cli) ? by_agent(cli, request, &p, ret, err) : by_own_job(cli, request, &p, ret, err);
-    zl_progress_done(&p);
-    return e;
+    return zl_image_work_with(cli, request, &(struct zl_image_work_options){ .descriptor = -EBADF }, ret, err);
 }

@@ -62,13 +62,13 @@ static int sweep_leftovers(int dir, const char *folder)
 }
 
 /* Removes the record, and sees to it that no power cut brings it back without what it names. */
-static int drop_record(const struct zl_store *s, const struct zl_image_record *r, struct zl_err *err)
+int zl_store_forget(const struct zl_store *s, const char *reference, struct zl_err *err)
 {
     char name[900] = "refs/";
-    zl_store_escape(r->reference, name + 5, sizeof name - 5);
+    zl_store_escape(reference, name + 5, sizeof name - 5);
     zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
     if (refs < 0 || unlinkat(s->dir, name, 0) < 0 || fsync(refs) < 0)
-        return zl_fail(err, refs < 0 ? refs : -errno, "remove the image record of %.200s", r->reference);
+        return zl_fail(err, refs < 0 ? refs : -errno, "remove the image record of %.200s", reference);
     return 0;
 }
 
@@ -113,7 +113,7 @@ static int collect(struct collection *c, struct zl_arena *arena, struct zl_err *
         }
         if (p->gone)
             p->gone(p->arg, "image", record->reference, 0);
-        if (!p->dry_run && drop_record(s, record, err) < 0)
+        if (!p->dry_run && zl_store_forget(s, record->reference, err) < 0)
             return err ? err->code : -EIO;
     }
     for (size_t i = 0; i < c->leased.n; i++)
@@ -175,7 +175,7 @@ static int remove_locked(const struct zl_store *s, struct zl_arena *arena, const
     if (used && !force)
         return zl_hint(err, zl_fail(err, ZL_E_CONFLICT, "a container uses the image '%.200s'", reference),
                        "stop it first, or use --force (its layers stay until it ends)");
-    r = drop_record(s, record, err);
+    r = zl_store_forget(s, record->reference, err);
     return r < 0 ? r : collect_locked(s, p, err);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
@@ -45,7 +46,9 @@ static int allow(int rules, int fd, uint64_t access)
         return -errno;
     if (!S_ISDIR(st.st_mode))
         a.allowed_access &= file_reading;
-    return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &a, 0) < 0 ? -errno : 0;
+    if (syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &a, 0) == 0)
+        return 0;
+    return errno == EBADFD ? 0 : -errno; /* a pipe, say: of no file system, and not under the rules */
 }
 
 /* What names and certificates are looked up in; what is missing needs no rule. */
@@ -79,7 +82,7 @@ static int allow_lookups(int rules)
     return 0;
 }
 
-static int landlock(const struct zl_store *store, const char *source)
+static int landlock(const struct zl_store *store, const char *source, int target)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < 2) /* ABI 1 forbids every rename between folders */
@@ -98,6 +101,11 @@ static int landlock(const struct zl_store *store, const char *source)
         zl_auto_close int fd = zl_openat(AT_FDCWD, source, O_PATH, 0);
         r = fd < 0 ? 0 : allow(rules, fd, reading); /* opening it for real says better what is wrong */
     }
+    if (r == 0 && target >= 0)
+        r = allow(rules, target,
+                  (reading | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
+                   LANDLOCK_ACCESS_FS_REMOVE_FILE | ACCESS_TRUNCATE) &
+                      set.fs);
     if (r == 0 && syscall(SYS_landlock_restrict_self, rules, 0) < 0)
         r = -errno;
     return r;
@@ -202,11 +210,11 @@ static int filter_calls(void)
     return r;
 }
 
-int zl_confine(const struct zl_store *store, const char *source, struct zl_err *err)
+static int confine(const struct zl_store *store, const char *source, int target, struct zl_err *err)
 {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return zl_fail(err, -errno, "forbid new privileges to the image job");
-    int r = landlock(store, source);
+    int r = landlock(store, source, target);
     if (r < 0)
         return zl_fail(err, r, "confine the image job to the store (Landlock)");
     r = drop_capabilities();
@@ -214,4 +222,14 @@ int zl_confine(const struct zl_store *store, const char *source, struct zl_err *
         return zl_fail(err, r, "drop the image job's capabilities");
     r = filter_calls();
     return r < 0 ? zl_fail(err, r, "filter the image job's system calls") : 0;
+}
+
+int zl_confine(const struct zl_store *store, const char *source, struct zl_err *err)
+{
+    return confine(store, source, -EBADF, err);
+}
+
+int zl_confine_writing(const struct zl_store *store, int target, struct zl_err *err)
+{
+    return confine(store, NULL, target, err);
 }

@@ -9,3 +9,5 @@
 
 /* `source`: a file or folder that may be read too, or NULL. */
 int zl_confine(const struct zl_store *store, const char *source, struct zl_err *err) ZL_MUST;
+/* As zl_confine without a source; files may be made and renamed in the folder `target` (none when negative) too. */
+int zl_confine_writing(const struct zl_store *store, int target, struct zl_err *err) ZL_MUST;

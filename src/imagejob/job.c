@@ -78,7 +78,7 @@ void zl_image_job_close(struct zl_image_job *job)
     zl_arena_done(&job->arena);
 }
 
-static void event(struct zl_image_job *job, struct zl_buf *line)
+void zl_image_job_event(struct zl_image_job *job, struct zl_buf *line)
 {
     zl_buf_putc(line, '\n');
     ZL_IGNORE(zl_write_full(job->events, line->p, line->n)); /* nobody listens any more; the work is still wanted */
@@ -90,7 +90,7 @@ void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t
     zl_buf_puts(&line, "{\"event\":\"progress\",\"layer\":");
     zl_json_string(&line, zl_str(layer));
     zl_buf_printf(&line, ",\"current\":%llu,\"total\":%llu}", (unsigned long long)current, (unsigned long long)total);
-    event(job, &line);
+    zl_image_job_event(job, &line);
 }
 
 void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning)
@@ -105,7 +105,7 @@ void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r
         zl_json_string(&line, zl_str(warning));
     }
     zl_buf_puts(&line, job->stale ? ",\"stale\":true}" : "}");
-    event(job, &line);
+    zl_image_job_event(job, &line);
 }
 
 void zl_image_job_pushed(struct zl_image_job *job, const char *reference, const char *digest, const char *blobs,
@@ -120,7 +120,7 @@ void zl_image_job_pushed(struct zl_image_job *job, const char *reference, const 
         zl_json_string(&line, zl_str(warning));
     }
     zl_buf_putc(&line, '}');
-    event(job, &line);
+    zl_image_job_event(job, &line);
 }
 
 void zl_image_job_credentials(const struct zl_image_job *job, struct zl_credentials *ret)

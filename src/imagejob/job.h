@@ -24,6 +24,8 @@ struct zl_image_job {
 int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err) ZL_MUST;
 void zl_image_job_close(struct zl_image_job *job);
 void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total);
+/* One event: a JSON object without the line's end. Any thread. */
+void zl_image_job_event(struct zl_image_job *job, struct zl_buf *line);
 /* `warning`: what the user should know beside it, or NULL. */
 void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning);
 /* `blobs`: a JSON object that counts what became of them. */
@@ -50,3 +52,13 @@ int zl_pull(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_push(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_login(struct zl_image_job *job, struct zl_err *err) ZL_MUST; /* of a job without a store */
 int zl_import(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_load(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_save(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_fsck(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_diff(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+/* What only the store is asked for. */
+int zl_remove(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_tag(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_history(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_prune(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
+int zl_df(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

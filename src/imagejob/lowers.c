@@ -31,6 +31,14 @@ static int open_in(int layer, const char *path, int flags)
     return zl_openat(dir, slash ? slash + 1 : path, flags | O_NOFOLLOW, 0);
 }
 
+int zl_lower_open(int dir, const char *path, struct stat *st)
+{
+    zl_auto_close int fd = open_in(dir, path, O_PATH);
+    if (fd < 0)
+        return fd;
+    return fstat(fd, st) < 0 ? -errno : ZL_TAKE_FD(fd);
+}
+
 int zl_lowers_open(const struct zl_lowers *l, const char *path, struct stat *st)
 {
     for (unsigned i = l->n; i-- > 0;) {

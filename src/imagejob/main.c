@@ -32,22 +32,15 @@ static int read_request(struct zl_image_job *job, struct zl_err *err)
     return r;
 }
 
-static int remove_image(struct zl_image_job *job, struct zl_err *err)
-{
-    uint64_t freed = 0;
-    int r = zl_store_remove(&job->store, job->request->reference, job->request->force, &freed, err);
-    if (r == 0)
-        dprintf(job->events, "{\"event\":\"done\",\"freed_bytes\":%llu}\n", (unsigned long long)freed);
-    return r;
-}
-
 static int run(struct zl_image_job *job, struct zl_err *err)
 {
-    static int (*const verbs[])(struct zl_image_job *, struct zl_err *) = { [ZL_IMAGE_PULL] = zl_pull,
-                                                                            [ZL_IMAGE_IMPORT] = zl_import,
-                                                                            [ZL_IMAGE_REMOVE] = remove_image,
-                                                                            [ZL_IMAGE_PUSH] = zl_push,
-                                                                            [ZL_IMAGE_LOGIN] = NULL };
+    static int (*const verbs[])(struct zl_image_job *, struct zl_err *) = {
+        [ZL_IMAGE_PULL] = zl_pull,       [ZL_IMAGE_IMPORT] = zl_import, [ZL_IMAGE_REMOVE] = zl_remove,
+        [ZL_IMAGE_LOAD] = zl_load,       [ZL_IMAGE_SAVE] = zl_save,     [ZL_IMAGE_TAG] = zl_tag,
+        [ZL_IMAGE_HISTORY] = zl_history, [ZL_IMAGE_PRUNE] = zl_prune,   [ZL_IMAGE_FSCK] = zl_fsck,
+        [ZL_IMAGE_DIFF] = zl_diff,       [ZL_IMAGE_DF] = zl_df,         [ZL_IMAGE_PUSH] = zl_push,
+        [ZL_IMAGE_LOGIN] = NULL,
+    };
     int r = read_request(job, err);
     if (r == 0 && (job->request->verb == ZL_IMAGE_LOGIN) != (job->store.dir < 0))
         r = zl_fail(err, ZL_E_INVALID, "a login has no store, and all else has one");

@@ -2,14 +2,13 @@
  * pull: what a reference names becomes a record and layers of the store. Reference → manifest (through an index) →
  * config → layers → record; nothing is visible as an image before the last step.
  */
-#include "base/clock.h"
 #include "base/fd.h"
 #include "base/phase.h"
 #include "imagejob/confine.h"
 #include "imagejob/job.h"
 #include "imagejob/layers.h"
+#include "imagejob/record.h"
 #include "imagejob/registry.h"
-#include "oci/config.h"
 #include "oci/platform.h"
 #include "spec/reference.h"
 
@@ -141,23 +140,7 @@ static int fetch_config(struct pull *p, struct zl_err *err)
     if (r < 0)
         return zl_wrap(err, r, "fetch the config %.19s…", d->digest);
     p->documents += text.n;
-    if (p->config.diff_ids.n != p->manifest.n)
-        return zl_fail(err, ZL_E_BAD_IMAGE, "its manifest has %u layers, its config %u", p->manifest.n,
-                       p->config.diff_ids.n);
-    struct zl_oci_platform *is = &p->config.platform;
-    if (!*is->os)
-        is->os = p->platform.os;
-    if (!*is->architecture)
-        is->architecture = p->platform.architecture;
-    is->os_version = p->platform.os_version; /* the index has chosen by it */
-    if (zl_oci_platform_fit(&p->platform, is) == 0) {
-        zl_auto_buf wants = ZL_BUF_INIT, mine = ZL_BUF_INIT;
-        zl_oci_platform_print(is, &wants);
-        zl_oci_platform_print(&p->platform, &mine);
-        return zl_fail(err, ZL_E_BAD_IMAGE, "it is for %.60s, %s is %.80s", wants.p,
-                       p->job->request->platform ? "wanted" : "this machine", mine.p);
-    }
-    return 0;
+    return zl_image_check_config(&p->manifest, &p->platform, p->job->request->platform != NULL, &p->config, err);
 }
 
 /* Of an artifact: a blob of any type, as it is. */
@@ -194,65 +177,16 @@ static int fetch_artifact(struct pull *p, struct zl_err *err)
     return r;
 }
 
-static struct zl_strings chain_ids(struct pull *p)
-{
-    struct zl_arena *a = &p->job->arena;
-    struct zl_strings s = { .v = zl_arena_alloc(a, (p->manifest.n + 1) * sizeof(char *)) };
-    for (; s.n < p->manifest.n; s.n++) {
-        char id[ZL_DIGEST_SIZE];
-        s.v[s.n] = zl_arena_strdup(a, zl_chain_id(s.n ? s.v[s.n - 1] : "", p->config.diff_ids.v[s.n], id));
-    }
-    return s;
-}
-
-/* What the record will need beside the documents, so that no collector takes it before the record is there. */
-static int keep(struct pull *p, const struct zl_strings *chains, struct zl_err *err)
-{
-    unsigned n = 0;
-    const char **all = zl_arena_alloc(&p->job->arena, (2 * p->manifest.n + 1) * sizeof *all);
-    for (unsigned i = 0; i < p->manifest.n; i++) {
-        all[n++] = p->manifest.items[i].digest;
-        all[n++] = chains->v[i];
-    }
-    return zl_image_job_keep(p->job, all, n, err);
-}
-
 static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err *err)
 {
-    const struct zl_oci_config *c = &p->config;
-    struct zl_strings blobs = { .v = zl_arena_alloc(&p->job->arena, (p->manifest.n + 1) * sizeof(char *)) };
-    uint64_t size = p->documents;
-    for (; blobs.n < p->manifest.n; blobs.n++) {
-        blobs.v[blobs.n] = p->manifest.items[blobs.n].digest;
-        size += (uint64_t)p->manifest.items[blobs.n].size;
-    }
-    struct zl_image_record record = {
-        .reference = p->text,
-        .digest = p->digest,
-        .manifest = zl_streq(p->digest, p->manifest_digest) ? NULL : p->manifest_digest,
-        .config = p->manifest.config.digest,
-        .size_bytes = (int64_t)size,
-        .created_ms = (int64_t)zl_clock_wall_ms(),
-        .os = c->platform.os,
-        .architecture = c->platform.architecture,
-        .variant = c->platform.variant && *c->platform.variant ? c->platform.variant : NULL,
-        .artifact_type = !p->manifest.artifact        ? NULL
-                         : *p->manifest.artifact_type ? p->manifest.artifact_type
-                                                      : p->manifest.config.media_type,
-        .layers = blobs,
-        .chain_ids = *chains,
-        .entrypoint = c->entrypoint,
-        .cmd = c->cmd,
-        .env = c->env,
-        .ports = c->ports,
-        .labels = c->labels,
-        .workdir = c->workdir,
-        .user = c->user,
-        .stop_signal = c->stop_signal,
-    };
-    int r = zl_image_job_sync(p->job, err);
-    zl_phase("pull.commit");
-    r = r < 0 ? r : zl_store_put(&p->job->store, &record, err);
+    const struct zl_new_image image = { .reference = p->text,
+                                        .digest = p->digest,
+                                        .manifest_digest = p->manifest_digest,
+                                        .manifest = &p->manifest,
+                                        .config = &p->config,
+                                        .documents = p->documents };
+    struct zl_image_record record;
+    int r = zl_image_commit(p->job, &image, chains, &record, err);
     if (r == 0)
         zl_image_job_done(p->job, &record, p->warning[0] ? p->warning : NULL);
     return r;
@@ -289,8 +223,8 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
     r = fetch_config(p, err);
     if (r < 0)
         return r;
-    struct zl_strings chains = chain_ids(p);
-    r = keep(p, &chains, err);
+    struct zl_strings chains = zl_image_chain_ids(p->job, &p->config);
+    r = zl_image_keep(p->job, &p->manifest, &chains, err);
     r = r < 0 ? r : zl_layers_fetch(p->job, p->registry, &p->manifest, &chains, &p->config.diff_ids, &p->stop, err);
     return r < 0 ? r : commit(p, &chains, err);
 }
@@ -326,7 +260,8 @@ static int go(struct pull *p, const struct zl_image_record *here, struct zl_err 
     if (r == ZL_E_DIGEST || r == ZL_E_REGISTRY)
         return zl_hint(err, r, "the registry or something in between is at fault; nothing was kept");
     if (r == ZL_E_DISK_FULL)
-        return zl_hint(err, r, "make room below %.150s; what was fetched so far is gone", p->job->store.path);
+        return zl_hint(err, r, "make room below %.150s; blobs and layers that are whole stay for the next attempt",
+                       p->job->store.path);
     return r;
 }
 
