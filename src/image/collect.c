@@ -4,6 +4,7 @@
  * blobs.
  */
 #include "base/fd.h"
+#include "base/phase.h"
 #include "image/store.h"
 #include "image/store_priv.h"
 
@@ -33,7 +34,18 @@ static int sweep_one(void *arg, int dir, const char *name)
     p->freed += bytes;
     if (p->gone)
         p->gone(p->arg, c->kind, name, bytes);
-    return p->dry_run ? 0 : zl_remove_tree(dir, name);
+    return p->dry_run ? 0 : zl_store_drop(dir, name);
+}
+
+int zl_store_drop(int dir, const char *name)
+{
+    char gone[80];
+    snprintf(gone, sizeof gone, ".%.70s", name);
+    int r = zl_remove_tree(dir, gone); /* of a collector that was killed */
+    if (r == 0 && renameat(dir, name, dir, gone) < 0)
+        r = errno == ENOENT ? 0 : -errno;
+    zl_phase("store.dropping");
+    return r < 0 ? r : zl_remove_tree(dir, gone);
 }
 
 static int sweep(struct collection *c, const char *folder, const char *kind, struct zl_needed *set)
@@ -44,7 +56,8 @@ static int sweep(struct collection *c, const char *folder, const char *kind, str
     return zl_store_each(c->store, folder, sweep_one, c);
 }
 
-/* Files with a leading dot were being written by somebody who died: who writes holds the lock that we have alone. */
+/* What has a leading dot was being written, or removed, by somebody who died: who writes holds the lock that we have
+ * alone. */
 static int sweep_leftovers(int dir, const char *folder)
 {
     int fd = zl_openat(dir, folder, O_RDONLY | O_DIRECTORY, 0);
@@ -56,7 +69,7 @@ static int sweep_leftovers(int dir, const char *folder)
     struct dirent *e;
     while ((e = readdir(d)) != NULL)
         if (e->d_name[0] == '.' && !zl_streq(e->d_name, ".") && !zl_streq(e->d_name, ".."))
-            (void)unlinkat(dirfd(d), e->d_name, 0); /* the next collection tries again */
+            ZL_IGNORE(zl_remove_tree(dirfd(d), e->d_name)); /* the next collection tries again */
     closedir(d);
     return 0;
 }
@@ -126,6 +139,7 @@ static int collect(struct collection *c, struct zl_arena *arena, struct zl_err *
         r = sweep_leftovers(s->dir, "refs");
         r = r < 0 ? r : sweep_leftovers(s->dir, "leases");
         r = r < 0 ? r : sweep_leftovers(s->dir, "blobs/sha256");
+        r = r < 0 ? r : sweep_leftovers(s->dir, "layers");
     }
     return r < 0 ? zl_fail(err, r, "remove what no image needs") : 0;
 }

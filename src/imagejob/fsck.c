@@ -363,7 +363,9 @@ static int repair(struct fsck *f, struct zl_err *err)
             continue; /* a pull has replaced it meanwhile */
         if (strncmp(b->path, "refs/", 5) != 0)
             drop_users(f, name);
-        int r = zl_remove_tree(f->job->store.dir, b->path);
+        zl_auto_free char *folder = zl_xstrndup(b->path, (size_t)(name - b->path));
+        zl_auto_close int dir = zl_openat(f->job->store.dir, folder, O_RDONLY | O_DIRECTORY, 0);
+        int r = dir < 0 ? dir : zl_store_drop(dir, name);
         if (r < 0)
             return zl_fail(err, r, "drop %s", b->path);
         f->dropped++;
