@@ -47,7 +47,8 @@ int zl_store_put(const struct zl_store *s, const struct zl_image_record *r, stru
 int zl_store_remove(const struct zl_store *s, const char *reference, bool force, uint64_t *freed_bytes,
                     struct zl_err *err) ZL_MUST;
 int zl_store_collect(const struct zl_store *s, uint64_t *freed_bytes, struct zl_err *err) ZL_MUST;
-/* Removes a layer or blob: at first its name, as one step, so that one that is half removed is never taken for whole. */
+/* Removes a layer or blob: at first its name, as one step, so that one that is half removed is never taken for whole.
+ */
 int zl_store_drop(int dir, const char *name) ZL_MUST;
 /* Removes the record alone, for good; the caller holds the store's lock, alone. */
 int zl_store_forget(const struct zl_store *s, const char *reference, struct zl_err *err) ZL_MUST;

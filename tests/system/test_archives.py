@@ -18,7 +18,7 @@ import lying
 import oci
 import odd
 import pytest
-from conftest import SLOW, need_root, program
+from conftest import SLOW, need_root, program, wait_for
 from test_images import Store
 
 IMAGES = odd.images()
@@ -407,6 +407,39 @@ def test_fsck(store, layouts, liar=None):
     (top / "stay").write_bytes(b"X")
     r = store.json("image", "fsck", "--repair")
     assert any("container" in p["message"] for p in r["problems"]) and top.exists()
+
+
+def test_an_agent_does_the_work(node, layouts, tmp_path):
+    """The same commands when an agent holds the data dir: it runs the jobs, and its loop is never held up by one."""
+    agent = node.start("serve", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("the agent is there", lambda: node.json("status")["agent"], 20)
+        for name, (folder, digest) in layouts.items():
+            assert node.json("image", "load", folder)[0]["digest"] == digest
+        node.run("image", "tag", "t/one:1", "t/again:1")
+        assert [s["created_by"] for s in node.json("image", "history", "t/one:1")] == [f"layer {i}" for i in range(4)]
+        assert node.json("image", "diff", "t/one:1", "t/again:1") == [] != node.json("image", "diff", "t/one:1", "t/three:1")
+        assert len(node.json("image", "df")["images"]) == 4 and node.json("image", "fsck")["problems"] == []
+        node.run("image", "save", "-o", tmp_path / "a.tar", "t/one:1", "t/three:1")
+        with open(tmp_path / "b.tar", "wb") as f:
+            subprocess.run([node.cli, "image", "save", "-o", "-", "t/one:1", "t/three:1"], env=node.env, stdout=f, stderr=subprocess.DEVNULL, check=True)
+        assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+        node.run("image", "rm", "t/one:1")
+        assert node.run("image", "rm", "t/one:1", check=False).returncode == 3
+        assert [g["name"] for g in node.json("image", "prune", "--all")["deleted"] if g["kind"] == "image"] == \
+            ["docker.io/t/again:1", "docker.io/t/three:1", "docker.io/t/two:1"]
+        node.run("image", "load", tmp_path / "a.tar")
+        assert check_store.faults(node.data) == []
+        refused = {"load": {"source": "relative"}, "save": {"references": ["a"]}, "tag": {"reference": "a"}, "diff": {"reference": "a"},
+                   "prune": {"filters": ["until=1h"]}, "fsck": {"deep": True}}
+        socket = next(p for p in node.data.rglob("zlayer.sock"))
+        for verb, body in refused.items():
+            out = subprocess.run(["curl", "-s", "--unix-socket", socket, f"http://x/api/v1/images/{verb}", "-d", json.dumps(body)],
+                                 stdout=subprocess.PIPE, check=True).stdout
+            assert json.loads(out)["error"], (verb, out)
+    finally:
+        agent.terminate()
+        agent.wait(30)
 
 
 # --- several at once, a full disk, kill -9
