@@ -286,11 +286,13 @@ static int check_image(struct fsck *f, int dir, const char *name, struct zl_err 
     }
     if (e == 0 && record->layers.n != m.n)
         e = zl_fail(&why, ZL_E_BAD_IMAGE, "record and manifest do not have the same number of layers");
-    for (unsigned i = 0; e == 0 && i < m.n; i++) {
+    for (unsigned i = 0; e == 0 && i <= m.n; i++) {
+        const char *digest = i < m.n ? record->layers.v[i] : record->config;
         char path[100];
-        snprintf(path, sizeof path, "blobs/sha256/%s", record->layers.v[i] + 7);
-        if (is_broken(f, path) || faccessat(f->job->store.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-            e = zl_fail(&why, ZL_E_BAD_IMAGE, "its blob %.19s… is missing or damaged", record->layers.v[i]);
+        snprintf(path, sizeof path, "blobs/sha256/%.64s", digest + 7);
+        if (!zl_oci_digest_valid(zl_str(digest)) || is_broken(f, path) ||
+            faccessat(f->job->store.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+            e = zl_fail(&why, ZL_E_BAD_IMAGE, "its blob %.19s… is missing or damaged", digest);
     }
     int fatal = e < 0 || m.artifact ? 0 : check_layers(f, record, &c, &why, err);
     if (why.code) {

@@ -55,7 +55,7 @@ class Store:
         done = set()
         for name, record in self.records():
             self.image(name, record)
-            if files and not self.faults:
+            if files and not self.faults and not record.get("artifact_type"):
                 self.files(record, done)
         return self.faults
 
@@ -72,9 +72,14 @@ class Store:
         config = self.read(what, record["config"])
         if self.read(what, record["digest"]) is None or manifest is None or config is None:
             return
-        manifest, config = json.loads(manifest), json.loads(config)
+        manifest = json.loads(manifest)
         if manifest["config"]["digest"] != record["config"] or [d["digest"] for d in manifest["layers"]] != record["layers"]:
             self.fault(f"{what}: the record is not its manifest's")
+        if record.get("artifact_type"):  # blobs of any type, none of them a layer to unpack
+            for layer in record["layers"]:
+                self.read(what, layer)
+            return
+        config = json.loads(config)
         chain = ""
         if len(config["rootfs"]["diff_ids"]) != len(record["chain_ids"]):
             self.fault(f"{what}: another number of layers than its config")

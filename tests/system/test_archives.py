@@ -178,6 +178,34 @@ def test_docker_reads_ours_and_we_its(store, layouts, tmp_path):
     back.whole()
 
 
+def test_artifacts(store, tmp_path):
+    """What is no image keeps its bytes, too."""
+    blobs = tmp_path / "a" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data, media):
+        (blobs / oci.digest(data)[7:]).write_bytes(data)
+        return {"mediaType": media, "digest": oci.digest(data), "size": len(data)}
+
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": "application/vnd.test",
+                "config": put(b"{}", "application/vnd.oci.empty.v1+json"), "layers": [put(b"some text", "text/plain")]}
+    top = put(json.dumps(manifest).encode(), manifest["mediaType"])
+    top["annotations"] = {"org.opencontainers.image.ref.name": "docker.io/t/artifact:1"}
+    (tmp_path / "a" / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (tmp_path / "a" / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+    store.cli("image", "load", tmp_path / "a")
+    assert store.record("docker.io/t/artifact:1")["artifact_type"] == "application/vnd.test"
+    assert store.json("image", "fsck")["problems"] == []
+    store.whole()
+    store.cli("image", "save", "-o", tmp_path / "a.tar", "t/artifact:1")
+    assert store.cli("image", "save", "--format", "docker", "-o", tmp_path / "d.tar", "t/artifact:1", check=False).returncode == 1
+    again = Here(tmp_path / "again")
+    assert again.json("image", "load", tmp_path / "a.tar")[0]["digest"] == top["digest"]
+    (again.images / "blobs" / "sha256" / oci.digest(b"some text")[7:]).unlink()
+    assert again.json("image", "fsck", "--repair")["problems"]
+    assert again.json("image", "ls") == []
+
+
 def test_pipes(store, layouts, tmp_path):
     store.cli("image", "load", layouts["one"][0])
     with open(tmp_path / "p.tar", "wb") as f:
