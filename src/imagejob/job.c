@@ -4,6 +4,7 @@
 #include "base/id.h"
 #include "base/phase.h"
 #include "image/credentials.h"
+#include "imagejob/owners.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -53,6 +54,7 @@ int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_
     *job = (struct zl_image_job){ .staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
     job->store.dir = -EBADF;
     zl_arena_init(&job->arena);
+    zl_owners_look();
     if (!data_dir)
         return 0;
     int r = zl_store_open(data_dir, &job->store, err);
@@ -100,6 +102,9 @@ void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r
     zl_json_string(&line, zl_str(r->reference));
     zl_buf_puts(&line, ",\"digest\":");
     zl_json_string(&line, zl_str(r->digest));
+    if (!warning && zl_owners_changed())
+        warning = "its files are other users', and all belong to its root here, as this user has no ids to give (/etc/subuid, "
+                  "/etc/subgid)";
     if (warning) {
         zl_buf_puts(&line, ",\"warning\":");
         zl_json_string(&line, zl_str(warning));

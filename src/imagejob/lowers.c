@@ -1,6 +1,7 @@
 #include "imagejob/lowers.h"
 
 #include "base/fd.h"
+#include "imagejob/owners.h"
 #include "sys/path.h"
 
 #include <dirent.h>
@@ -98,6 +99,7 @@ int zl_copy_attributes(int from, int to)
         return -errno;
     snprintf(path, sizeof path, "/proc/self/fd/%d", from);
     struct timespec times[2] = { st.st_atim, st.st_mtim };
+    zl_owners_map(&st.st_uid, &st.st_gid);
     if (fchown(to, st.st_uid, st.st_gid) < 0 && (geteuid() == 0 || errno != EPERM))
         return -errno;
     if (fchmod(to, st.st_mode & 07777) < 0)

@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/fd.h"
+#include "imagejob/owners.h"
 #include "imagejob/place.h"
 
 #include <archive_entry.h>
@@ -246,6 +247,7 @@ static int read_entry(const struct zl_unpack *u, struct entry *n, struct zl_err 
     long nsec = archive_entry_mtime_nsec(n->e);
     n->uid = (uid_t)uid;
     n->gid = (gid_t)gid;
+    zl_owners_map(&n->uid, &n->gid);
     n->other_owner = n->uid != u->uid || n->gid != u->gid;
     n->type = archive_entry_filetype(n->e);
     n->mode = archive_entry_perm(n->e) & 07777;

@@ -145,11 +145,14 @@ static int drop_rights(const struct zl_job *job, const struct identity *id, stru
     int r = zl_caps_drop_bounding(job->caps.bounding);
     if (r < 0)
         return zl_setup_fail(err, r, "limit the capabilities");
-    /* An ordinary user's namespace may have no say over groups. */
-    bool groups = setgroups(id->ngroups, id->groups) == 0 || (errno == EPERM && id->ngroups == 0);
+    /* An ordinary user's namespace may have no say over groups: those of the image's database are left out then, as
+     * nothing there belongs to any of them; those that were asked for by number are not. */
+    bool groups =
+        setgroups(id->ngroups, id->groups) == 0 || (errno == EPERM && (id->ngroups == 0 || !job->exact_user));
     if (!groups || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
         setresuid((uid_t)id->uid, (uid_t)id->uid, (uid_t)id->uid) < 0)
-        return zl_setup_fail(err, -errno, "become user %llu", (unsigned long long)id->uid);
+        return zl_setup_fail(err, -errno, "become user %llu%s", (unsigned long long)id->uid,
+                             errno == EINVAL ? ", an id that is not mapped here (/etc/subuid, /etc/subgid)" : "");
     r = zl_caps_set(job->exact_user || id->uid == 0 ? &caps : &none);
     if (r < 0)
         return zl_setup_fail(err, r, "set the capabilities");

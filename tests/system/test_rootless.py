@@ -1,0 +1,379 @@
+"""Whole deployments of an ordinary user: in a mount and a network namespace that the test makes, with a user, ids and devices in it
+that the machine does not have; with ranges of ids and with the own one alone."""
+import collections
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import oci
+from conftest import BUILD, alive, need_root, program, wait_for
+
+UID, FIRST, COUNT = 54322, 400000, 65536
+PORT = 18080
+WORKLOAD = BUILD / "tests/programs/workload"
+HOST, NEIGHBOUR = "192.0.2.1", "192.0.2.2"  # TEST-NET-1
+DEVICES = {"tun": (10, 200, "/dev/net/tun"), "fuse": (10, 229, "/dev/fuse")}
+
+
+class Place:
+    """Processes that keep namespaces for the test: one of the user's machine, one of its only neighbour."""
+
+    def __init__(self, flags, script=""):
+        self.process = subprocess.Popen(["unshare", *flags, "--propagation", "private", "sh", "-ec", f"{script}\necho up; exec cat"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        line = self.process.stdout.readline()
+        assert line == "up\n", line + self.process.stdout.read()
+
+    def command(self, *args):
+        return ["nsenter", "-t", str(self.process.pid), "-m", "-n", *map(str, args)]
+
+    def run(self, *args, **kw):
+        kw.setdefault("timeout", 60)
+        return subprocess.run(self.command(*args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                              **kw)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+class User:
+    def __init__(self, folder, ranges):
+        self.folder, self.home, self.runtime = folder, folder / "home", folder / "runtime"
+        self.data = self.home / ".local/share/zlayer"
+        for path in (self.home, self.runtime):
+            path.mkdir(mode=0o700)
+            os.chown(path, UID, UID)
+        (folder / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nzltest:x:{UID}:{UID}::{self.home}:/bin/sh\n")
+        (folder / "subid").write_text(f"zltest:{FIRST}:{COUNT}\n" if ranges else "")
+        binds = [("passwd", "/etc/passwd"), ("subid", "/etc/subuid"), ("subid", "/etc/subgid")]
+        # Where no udev has made them, they are root's alone; everywhere else a user may open them.
+        for name, (major, minor, at) in DEVICES.items():
+            if pathlib.Path(at).exists():
+                os.mknod(folder / name, 0o20666, os.makedev(major, minor))
+                os.chmod(folder / name, 0o666)
+                binds.append((name, at))
+        self.place = Place(["-m", "-n"], "\n".join(f"mount --bind {folder}/{a} {b}" for a, b in binds) + "\nip link set lo up")
+        self.neighbour = None
+        self.before = []
+
+    def meet(self):
+        """A link to a neighbour, which is where the default route goes."""
+        self.neighbour = Place(["-m", "-n"], f"ip link set lo up; ip link add other type veth peer name here netns {self.place.process.pid}; "
+                                             f"ip addr add {NEIGHBOUR}/24 dev other; ip link set other up")
+        for args in (("addr", "add", f"{HOST}/24", "dev", "here"), ("link", "set", "here", "up"), ("route", "add", "default", "via", NEIGHBOUR)):
+            r = self.place.run("ip", *args)
+            assert r.returncode == 0, r.stdout
+
+    def command(self, *args, env=None):
+        """As the user; what `before` names is run before that, still as root."""
+        given = {"HOME": self.home, "XDG_RUNTIME_DIR": self.runtime, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR": "1", **(env or {})}
+        given |= {k: v for k, v in os.environ.items() if k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "ZLAYER_LOG")}
+        words = [f"{k}={v}" for k, v in given.items() if v is not None]
+        return self.place.command("env", "-i", "-C", self.home, *words, *self.before, shutil.which("setpriv"), f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
+                                  *args)
+
+    def run(self, *args, check=True, env=None, timeout=60):
+        r = subprocess.run(self.command(program("zlayer"), *map(str, args), env=env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True, timeout=timeout, check=False)
+        assert not check or r.returncode == 0, (args, r.returncode, r.stdout, r.stderr, self.log())
+        return r
+
+    def json(self, *args):
+        return json.loads(self.run(*args, "-o", "json").stdout)
+
+    def log(self):
+        return "".join(f"--- {n}\n{(self.data / n).read_text()[-6000:]}" for n in ("agent.log", "holder.log") if (self.data / n).exists())
+
+    def processes(self):
+        """pid: name, of all that are the user's or have an id of its ranges; zombies have ended."""
+        found = {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                uid = os.stat(f"/proc/{pid}").st_uid
+                status = pathlib.Path(f"/proc/{pid}/status").read_text()
+                uids = {int(u) for u in status.split("\nUid:")[1].split("\n")[0].split()} | {uid}
+                if any(u == UID or FIRST <= u < FIRST + COUNT for u in uids) and alive(int(pid)):
+                    found[int(pid)] = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        return found
+
+    def one(self, name):
+        return [pid for pid, command in self.processes().items() if command.startswith(name)]
+
+    def agent_pid(self):
+        return int((self.data / "agent.lock").read_text().split()[0])
+
+    def fetch(self, port=PORT):
+        r = self.place.run("curl", "-sS", "-m", "10", f"http://127.0.0.1:{port}/")
+        return r.stdout if r.returncode == 0 else f"curl {r.returncode}: {r.stdout}"
+
+    def import_workload(self, *words, tag="work:1"):
+        root = self.home / "root"
+        (root / "bin").mkdir(parents=True, exist_ok=True)
+        shutil.copy(WORKLOAD, root / "workload")
+        shutil.copy(shutil.which("busybox"), root / "bin/busybox")
+        subprocess.run(["chown", "-R", f"{UID}:{UID}", root], check=True)
+        return self.run("image", "import", root, "-t", tag, "--entrypoint", "/workload", *[w for word in words for w in ("--cmd", word)])
+
+    def write(self, text):
+        (self.home / ".zlayer.yml").write_text(text)
+
+    def close(self):
+        self.before = []
+        for name in ("shop", "other"):
+            self.run("down", name, "--force", check=False)
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self.neighbour:
+            self.neighbour.close()
+        self.place.close()
+
+
+def make(ranges):
+    need_root()
+    for name in ("busybox", "newuidmap", "setpriv", "unshare", "nsenter", "curl"):
+        if not shutil.which(name):
+            pytest.skip(f"{name} is not installed (tools/setup run test)")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="zl-user-", dir="/tmp"))
+    folder.chmod(0o755)
+    return User(folder, ranges)
+
+
+@pytest.fixture(params=["ranges", "own"])
+def user(request):
+    u = make(request.param == "ranges")
+    u.ranges = request.param == "ranges"
+    yield u
+    u.close()
+    shutil.rmtree(u.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def ranged():
+    u = make(True)
+    yield u
+    u.close()
+    shutil.rmtree(u.folder, ignore_errors=True)
+
+
+def document(replicas=3, image="work:1", extra="", port=PORT):
+    return f"""version: v1
+deployment: shop
+services:
+  web:
+    image: {{name: "{image}"}}
+    endpoints:
+      - {{name: http, protocol: http, port: {port}, target_port: 8080, expose: public}}
+    scale: {{mode: fixed, replicas: {replicas}}}
+    health: {{interval: 1s, timeout: 2s, check: {{type: tcp}}}}
+{extra}"""
+
+
+CLIENT = """  client:
+    image: {name: "work:1"}
+    command: {args: [forever]}
+"""
+
+
+def gone(u):
+    """Nothing runs once the agent that `up` started has had its ten seconds, and of a container nothing is on the disk."""
+    wait_for("the agent and all else has ended", lambda: not u.processes(), 30)
+    assert not any((u.data / "containers").iterdir())
+    names = {p.name for p in u.data.iterdir()}
+    assert not {n for n in names if n.startswith(("holder", "."))} and "images" in names
+    r = u.place.run("cat", "/proc/self/mountinfo")
+    assert "zlayer" not in r.stdout, r.stdout
+    links = {line["ifname"] for line in json.loads(u.place.run("ip", "-j", "link").stdout)}
+    assert links <= {"lo", "here"}, links
+
+
+def test_the_main_job(user, tmp_path):
+    """An image that another program pushed is pulled, another one imported; replicas run, are reached, looked into, and go."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is not installed (tools/setup test)")
+    config = tmp_path / "config.yml"
+    config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+                      "http: {addr: '127.0.0.1:15000'}\n")
+    registry = subprocess.Popen(user.place.command("docker-registry", "serve", config), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+    try:
+        folder = oci.tarfile.TarInfo("owned")
+        folder.type, folder.mode, folder.uid, folder.gid = oci.tarfile.DIRTYPE, 0o700, 33, 34
+        layers = [{"workload": WORKLOAD.read_bytes(), "bin/busybox": pathlib.Path(shutil.which("busybox")).read_bytes(),
+                   "etc/passwd": b"root:x:0:0:root:/:/workload\n", "etc/group": b"root:x:0:root\nbin:x:1:root\n", "full/old": b"old",
+                   "owned": folder, "removed": b"removed"},
+                  {".wh.removed": b"", "full/.wh..wh..opq": b"", "full/new": b"new"}]
+        oci.layout(tmp_path / "layout", layers, {"Entrypoint": ["/workload"], "Cmd": ["say", "hello from the replica", "serve", "8080"]})
+        wait_for("docker-registry listens", lambda: user.place.run("curl", "-s", "http://127.0.0.1:15000/v2/").returncode == 0, 20)
+        r = user.place.run("skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:latest",
+                           "docker://127.0.0.1:15000/team/work:1")
+        assert r.returncode == 0, r.stdout
+        pulled = user.run("pull", "127.0.0.1:15000/team/work:1")
+        assert ("its files are other users'" in pulled.stderr) == (not user.ranges), pulled.stderr
+        user.import_workload("forever")
+        user.write(document(3, "127.0.0.1:15000/team/work:1", CLIENT))
+        up = user.run("up", "-b")
+        assert "3/3" in up.stdout
+        hosts = collections.Counter(user.fetch().split()[0] for _ in range(30))
+        assert set(hosts) == {"web-1", "web-2", "web-3"}
+        assert user.run("logs", "-d", "shop", "-s", "web", "-n", "100").stdout.count("hello from the replica") == 3
+        # A service by its name, from another one; the layers as they were meant; a write; who one is.
+        look = "/bin/busybox wget -qO- http://web:18080/; /bin/busybox id -u; /bin/busybox ls /full; /bin/busybox stat -c %u:%g /owned; " \
+               "/bin/busybox ls /; /bin/busybox rm -r /full; /bin/busybox mkdir /full; /bin/busybox ls /full; /bin/busybox cat /proc/1/uid_map"
+        named = user.run("exec", "client", "--", "/bin/busybox", "wget", "-qO-", f"http://web:{PORT}/").stdout
+        assert named.startswith("web-"), named
+        out = user.run("exec", "web", "--", "/bin/busybox", "sh", "-c", look).stdout
+        words = out.split()
+        assert words[0].startswith("web-") and "new" in words and "old" not in words and "removed" not in words, out
+        assert ("33:34" if user.ranges else "0:0") in words, out
+        assert str(UID) in words and (str(FIRST) in words) == user.ranges
+        assert user.run("exec", "web", "--", "/bin/busybox", "false", check=False).returncode == 1
+        names = [c["name"] for c in user.json("ps", "-c")["containers"]]
+        assert sorted(names) == ["shop.client.1", "shop.web.1", "shop.web.2", "shop.web.3"]
+        assert [d["name"] for d in user.json("status")["deployments"]] == ["shop"]
+        user.run("down", "shop")
+        assert {r["reference"] for r in user.json("image", "ls")} == {"docker.io/library/work:1", "127.0.0.1:15000/team/work:1"}
+        user.run("image", "rm", "127.0.0.1:15000/team/work:1")  # by the agent, which could not remove the files itself
+        user.run("image", "rm", "work:1")
+        assert not any((user.data / "images/layers").iterdir())
+        gone(user)
+    finally:
+        registry.terminate()
+        registry.wait(10)
+
+
+def test_a_killed_replica_and_a_killed_shim_heal(user):
+    user.import_workload("serve", "8080")
+    user.write(document(2))
+    user.run("up", "-b")
+    first = {c["id"]: c["pid"] for c in user.json("ps", "-c")["containers"]}
+    os.kill(list(first.values())[0], signal.SIGKILL)
+    wait_for("another replica", lambda: user.json("status", "shop")["services"][0]["ready"] == 2 and
+             {c["id"] for c in user.json("ps", "-c")["containers"] if c["state"] == "running"} != set(first), 30)
+    # With its shim killed, the container is ended by its record: nothing of it runs beside its successor.
+    shim = user.one("zl-shim")[0]
+    children = [int(c) for c in pathlib.Path(f"/proc/{shim}/task/{shim}/children").read_text().split()]
+    assert len(children) == 1
+    os.kill(shim, signal.SIGKILL)
+    wait_for("what the shim left has ended", lambda: not alive(children[0]), 30)
+    wait_for("another replica", lambda: user.json("status", "shop")["services"][0]["ready"] == 2 and len(user.one("zl-shim")) == 2, 30)
+    user.run("down", "shop")
+    gone(user)
+
+
+def test_nothing_notices_that_the_agent_was_killed(user):
+    user.import_workload("serve", "8080")
+    user.write(document(2))
+    user.run("up", "-b")
+    pids = {c["name"]: c["pid"] for c in user.json("ps", "-c")["containers"]}
+    agent = user.agent_pid()
+    os.kill(agent, signal.SIGKILL)
+    wait_for("the agent has ended", lambda: not alive(agent))
+    assert {user.fetch().split()[0] for _ in range(20)} == {"web-1", "web-2"}
+    user.write(document(3))
+    user.run("up", "-b")  # adopts, and makes another one in the same namespaces
+    assert user.agent_pid() != agent
+    now = {c["name"]: c["pid"] for c in user.json("ps", "-c")["containers"]}
+    assert pids.items() <= now.items() and len(now) == 3
+    assert {user.fetch().split()[0] for _ in range(30)} == {"web-1", "web-2", "web-3"}
+    assert len({os.readlink(f"/proc/{pid}/ns/user") for pid in now.values()}) == 1
+    os.kill(user.agent_pid(), signal.SIGKILL)
+    user.run("down", "shop")  # the next one needs no `up` to clean up
+    gone(user)
+
+
+def test_a_killed_holder_has_a_successor_in_the_same_namespaces(ranged):
+    ranged.meet()
+    ranged.import_workload("serve", "8080")
+    ranged.write(document(2))
+    ranged.run("up", "-b")
+    record = (ranged.data / "holder.lock").read_text().split()
+    where = os.readlink(f"/proc/{record[3]}/ns/net")
+    os.kill(int(record[1]), signal.SIGKILL)
+    after = wait_for("another holder", lambda: [r for r in [(ranged.data / "holder.lock").read_text().split()] if r and r != record], 20)[0]
+    assert not alive(int(record[3])) and os.readlink(f"/proc/{after[3]}/ns/net") == where
+    wait_for("one pasta", lambda: len(ranged.one("pasta")) == 1, 20)
+    ranged.write(document(3))
+    ranged.run("up", "-b")
+    assert {ranged.fetch().split()[0] for _ in range(30)} == {"web-1", "web-2", "web-3"}
+    ranged.run("down", "shop")
+    gone(ranged)
+
+
+def test_outward_through_pasta(user):
+    """A server of the neighbour's is reached; the host's loopback is not, by no address."""
+    if not shutil.which("pasta"):
+        pytest.skip("pasta is not installed (tools/setup run)")
+    if not pathlib.Path("/dev/net/tun").exists():
+        pytest.skip("the kernel has no tun")
+    user.meet()
+    servers = [subprocess.Popen(user.neighbour.command(WORKLOAD, "serve", "8088"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL),
+               subprocess.Popen(user.place.command(WORKLOAD, "serve", "8089"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)]
+    try:
+        wait_for("the servers listen", lambda: user.place.run("curl", "-s", f"http://{NEIGHBOUR}:8088/").returncode == 0 and
+                 user.place.run("curl", "-s", "http://127.0.0.1:8089/").returncode == 0, 20)
+        user.import_workload("forever")
+        user.write("version: v1\ndeployment: shop\nservices:\n" + CLIENT)
+        assert "way out" not in user.run("up", "-b").stderr
+
+        def get(where):
+            return user.run("exec", "client", "--", "/workload", "get", where).stdout
+        wait_for("the neighbour answers", lambda: "no reply" not in get(f"{NEIGHBOUR}:8088") and ": E" not in get(f"{NEIGHBOUR}:8088"), 20)
+        for where in ("10.202.0.1:8089", "10.202.0.2:8089", "169.254.1.1:8089"):
+            assert ": E" in get(where), where
+        pasta = user.one("pasta")
+        assert len(pasta) == 1
+        os.kill(pasta[0], signal.SIGKILL)
+        wait_for("another pasta", lambda: user.one("pasta") not in ([], pasta), 20)
+        wait_for("the neighbour answers again", lambda: ": E" not in get(f"{NEIGHBOUR}:8088"), 20)
+        user.run("down", "shop")
+        gone(user)
+    finally:
+        for s in servers:
+            s.terminate()
+            s.wait(10)
+
+
+def test_ports_say_what_is_in_the_way(ranged):
+    ranged.import_workload("serve", "8080")
+    floor = int(ranged.place.run("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start").stdout)
+    if floor > 80:
+        ranged.write(document(1, port=80))
+        r = ranged.run("up", "-b", check=False)
+        assert r.returncode == 5 and "port 80" in r.stderr and "ip_unprivileged_port_start" in r.stderr, r.stderr
+    server = subprocess.Popen(ranged.place.command(WORKLOAD, "serve", str(PORT)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        wait_for("the other program listens", lambda: ranged.place.run("curl", "-s", f"http://127.0.0.1:{PORT}/").returncode == 0)
+        ranged.write(document(1))
+        r = ranged.run("up", "-b", check=False)
+        assert r.returncode == 1 and f"port {PORT}" in r.stderr and "ss -ltnp" in r.stderr, r.stderr
+    finally:
+        server.terminate()
+        server.wait(10)
+    gone(ranged)
+
+
+def test_without_user_namespaces_it_says_so(ranged):
+    ranged.before = [BUILD / "tests/programs/without", "NAMESPACES"]
+    root = ranged.home / "root"
+    root.mkdir()
+    shutil.copy(WORKLOAD, root / "workload")
+    os.chown(root, UID, UID)
+    r = ranged.run("image", "import", root, "-t", "work:1", "--entrypoint", "/workload", check=False)
+    assert r.returncode == 5 and "make a user namespace" in r.stderr and "unprivileged_userns_clone" in r.stderr, r.stderr
+    ranged.write(document(1))
+    r = ranged.run("up", "-b", check=False)
+    assert r.returncode == 5 and "make a user namespace" in r.stderr and "unprivileged_userns_clone" in r.stderr, r.stderr
+    assert not ranged.processes()
