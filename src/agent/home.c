@@ -78,6 +78,14 @@ static void lead_to_run(const struct zl_home *h)
     ZL_IGNORE(symlinkat(h->run, h->data_dir, "run")); /* a convenience: what is in its way stays */
 }
 
+/* The way to another agent's run dir, which has ended. */
+static void forget_run(const struct zl_home *h)
+{
+    struct stat st;
+    if (geteuid() != 0 && fstatat(h->data_dir, "run", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
+        (void)unlinkat(h->data_dir, "run", 0);
+}
+
 static int take_lock(struct zl_home *h, struct zl_err *err)
 {
     zl_auto_close int fd = zl_openat(h->data_dir, "agent.lock", O_RDWR | O_CREAT, 0644);
@@ -116,26 +124,27 @@ int zl_home_open(const char *data, const char *run, struct zl_home *ret, struct 
     if (strlen(h->data) > 3900)
         return zl_fail(err, -ENAMETOOLONG, "use the data dir %.200s…", h->data);
     snprintf(default_run, sizeof default_run, "%s/run", h->data);
-    if (!run)
-        run = zl_streq(h->data, "/var/lib/zlayer") ? "/var/run/zlayer" : default_run;
-    r = real_folder(run, 0755, h->run, err);
-    if (r < 0)
-        return r;
     h->data_dir = zl_openat(AT_FDCWD, h->data, O_RDONLY | O_DIRECTORY, 0);
     if (h->data_dir < 0)
         return zl_fail_errno(err, as_error(h->data_dir), h->data_dir, "open the data dir %.300s", h->data);
+    r = take_lock(h, err);
+    r = r < 0 ? r : check_version(h, err);
+    if (r == 0 && !run)
+        run = zl_streq(h->data, "/var/lib/zlayer") ? "/var/run/zlayer" : default_run;
+    if (r == 0 && zl_streq(run, default_run))
+        forget_run(h);
+    r = r < 0 ? r : real_folder(run, 0755, h->run, err);
+    if (r < 0) {
+        zl_home_done(h);
+        return r;
+    }
+    lead_to_run(h);
     make_tag(h->data, h->tag);
     snprintf(h->cgroup, sizeof h->cgroup, "zlayer-%s", h->tag);
     snprintf(h->netns, sizeof h->netns, "%s/netns", h->run);
     snprintf(h->socket, sizeof h->socket, "%s/zlayer.sock", h->run);
     snprintf(h->containers, sizeof h->containers, "%s/containers", h->data);
-    r = take_lock(h, err);
-    r = r < 0 ? r : check_version(h, err);
-    if (r == 0)
-        lead_to_run(h);
-    if (r < 0)
-        zl_home_done(h);
-    return r;
+    return 0;
 }
 
 void zl_home_done(struct zl_home *h)

@@ -98,7 +98,7 @@ static struct zl_value *show_deployment(struct zl_agent *a, struct zl_arena *are
     if (a->trouble.code)
         zl_value_set(arena, v, "message", text(arena, a->trouble.text));
     const char *warnings[AGENT_WARNINGS];
-    const struct doc *doc = agent_doc(a, d->name);
+    const struct doc *doc = agent_doc_of(a, d);
     unsigned nwarnings = agent_warnings(a, arena, doc ? doc->spec : NULL, warnings);
     struct zl_value *list = zl_value_new(arena, ZL_LIST);
     for (unsigned k = 0; k < nwarnings; k++)

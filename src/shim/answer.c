@@ -25,13 +25,18 @@ void shim_answer_stats(struct shim *s, struct shim_conn *c)
     struct zl_cgroup_stats st = { 0 };
     struct zl_usage u = { 0 };
     uint64_t kills = s->oom_seen;
-    int r = zl_cgroup_stats(&s->setup.cgroup, &st);
+    bool groups = s->job.cgroup_parent[0];
+    int r = groups ? zl_cgroup_stats(&s->setup.cgroup, &st) : 0;
+    if (!groups)
+        shim_top_count(s, &st);
     if (r < 0) {
         shim_conn_error(c, r, "read the cgroup's counters");
         return;
     }
     ZL_IGNORE(zl_cgroup_oom_kills(&s->setup.cgroup, &kills));
     zl_usage_read(&s->setup.cgroup, s->setup.pid, &u);
+    if (!groups)
+        u.cpu_total_ns = st.cpu_usec * 1000;
     const struct {
         uint16_t type;
         uint64_t value;

@@ -75,8 +75,12 @@ static int stack_by_program(struct zl_job *job, struct zl_setup_error *err)
         zl_buf_printf(&options, "%s%s", i ? ":" : "lowerdir=", job->lowers[i]);
     }
     zl_buf_puts(&options, ",upperdir=upper,workdir=work");
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 || fchdir(ZL_SH_FD_DIR) < 0)
+    /* The working folder goes along into the namespace; a descriptor stays on the mount of before. */
+    if (fchdir(ZL_SH_FD_DIR) < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return zl_setup_fail(err, -errno, "make a mount namespace for the layers");
+    zl_auto_close int here = zl_openat(AT_FDCWD, ".", O_RDONLY | O_DIRECTORY, 0);
+    if (here < 0 || dup3(here, ZL_SH_FD_DIR, O_CLOEXEC) < 0)
+        return zl_setup_fail(err, here < 0 ? here : -errno, "open the instance folder again");
     char *const argv[] = { (char *)(uintptr_t)job->fuse_overlay, (char[]){ "-o" }, options.p, merged, NULL };
     int e = posix_spawn(&pid, job->fuse_overlay, NULL, NULL, argv, environ);
     if (e)

@@ -120,6 +120,9 @@ void shim_answer_pause(struct shim *s, struct shim_conn *c, bool on);
 
 /* top.c: writes a whole PROCESSES frame, in a process of its own, as reading of a process may wait for it. */
 void shim_top_write(const struct shim *s, int fd);
+/* What the processes that live now have used, where no cgroup counts: memory is what is resident, shared pages each time
+ * again. */
+void shim_top_count(const struct shim *s, struct zl_cgroup_stats *ret);
 
 /* session.c: input, terminals, and the container's own streams. */
 void shim_input_poll(const struct shim_input *in, struct shim_poll *p);

@@ -1,8 +1,12 @@
-/* The container's processes, from its cgroup and /proc: numbers are those of our pid namespace. */
+/*
+ * The container's processes, from its cgroup, or where it has none from its process namespace, and /proc: numbers are
+ * those of our pid namespace.
+ */
 #include "base/clock.h"
 #include "base/fd.h"
 #include "shim/shim.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -96,6 +100,51 @@ static void add_process(struct zl_buf *out, pid_t pid)
     zl_record_add_str(out, ZL_SH_R_PROCESS, zl_buf_view(&process));
 }
 
+/* As cgroup.procs: who is in the first process's namespace, as far as we may know: that is all who could be. */
+static int list_namespace(const struct shim *s, struct zl_buf *ret)
+{
+    char path[48], own[64], other[64];
+    struct dirent *e;
+    snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)s->setup.pid);
+    ssize_t n = readlink(path, own, sizeof own);
+    DIR *d = n <= 0 ? NULL : opendir("/proc");
+    if (!d)
+        return n == 0 ? -EINVAL : -errno;
+    while ((e = readdir(d)) != NULL) {
+        uint64_t pid;
+        if (zl_parse_u64(zl_str(e->d_name), 1, INT32_MAX, &pid) < 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)pid);
+        if (readlink(path, other, sizeof other) == n && memcmp(own, other, (size_t)n) == 0)
+            zl_buf_printf(ret, "%d\n", (int)pid);
+    }
+    closedir(d);
+    return 0;
+}
+
+void shim_top_count(const struct shim *s, struct zl_cgroup_stats *ret)
+{
+    zl_auto_buf pids = ZL_BUF_INIT;
+    uint64_t ticks = 0, pages = 0;
+    *ret = (struct zl_cgroup_stats){ .memory_limit = UINT64_MAX };
+    if (list_namespace(s, &pids) < 0)
+        return;
+    for (struct zl_str rest = zl_buf_view(&pids); rest.p && rest.n;) {
+        zl_auto_buf stat = ZL_BUF_INIT;
+        char path[48];
+        struct zl_str name, pid = zl_str_cut(rest, '\n', &rest);
+        struct fields f;
+        snprintf(path, sizeof path, "/proc/%.*s/stat", ZL_STR_FMT(pid));
+        if (!pid.n || zl_read_file(AT_FDCWD, path, STAT_MAX, &stat) < 0 || !parse_stat(zl_buf_view(&stat), &name, &f))
+            continue;
+        ret->pids++;
+        ticks += f.utime + f.stime;
+        pages += f.rss;
+    }
+    ret->cpu_usec = ticks * (1000000 / (uint64_t)ZL_MAX(sysconf(_SC_CLK_TCK), 1L));
+    ret->memory_bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 void shim_top_write(const struct shim *s, int fd)
 {
     zl_auto_buf pids = ZL_BUF_INIT;
@@ -105,7 +154,7 @@ void shim_top_write(const struct shim *s, int fd)
     for (int c = 0; c < ZL_CONTROLLER_COUNT && !dir[0]; c++)
         dir = s->setup.cgroup.dir[c];
     snprintf(path, sizeof path, "%s/cgroup.procs", dir);
-    int r = zl_read_file(AT_FDCWD, path, 1 << 20, &pids);
+    int r = dir[0] ? zl_read_file(AT_FDCWD, path, 1 << 20, &pids) : list_namespace(s, &pids);
     size_t f = zl_frame_begin(&out, ZL_SH_MAGIC, ZL_SH_VERSION, r < 0 ? ZL_SH_ERROR : ZL_SH_PROCESSES);
     if (r < 0) {
         zl_record_add_u64(&out, ZL_SH_R_CODE, (uint64_t)(int64_t)r);

@@ -15,9 +15,10 @@ static const char *const places[] = { "/usr/bin", "/bin", "/usr/sbin", "/usr/loc
 static struct zl_str field(struct zl_str line, int n)
 {
     struct zl_str f = { NULL, 0 };
-    for (int i = 0; i <= n && line.p; i++)
+    int i = 0;
+    for (; i <= n && line.p; i++)
         f = zl_str_cut(line, ':', &line);
-    return f;
+    return i > n ? f : (struct zl_str){ NULL, 0 };
 }
 
 uint32_t zl_idmap_take(struct zl_str text, const char *name, uint32_t user, uint32_t own, char ret[ZL_IDMAP_SIZE])

@@ -1,4 +1,4 @@
-#include "sys/survey.h"
+#include "sys/survey_priv.h"
 
 #include "base/fd.h"
 #include "base/str.h"
@@ -6,6 +6,7 @@
 #include "sys/netlink.h"
 #include "sys/nft.h"
 #include "sys/ns.h"
+#include "sys/overlay.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -24,15 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-struct survey {
-    struct zl_survey_row *rows;
-    size_t n;
-    const char *data_dir;
-};
-
-static struct zl_survey_row *row(struct survey *s, const char *name, enum zl_survey_level level, const char *found, ...)
-    ZL_PRINTF(4, 5);
-static struct zl_survey_row *row(struct survey *s, const char *name, enum zl_survey_level level, const char *found, ...)
+struct zl_survey_row *survey_row(struct survey *s, const char *name, enum zl_survey_level level, const char *found, ...)
 {
     struct zl_survey_row *r = &s->rows[s->n++];
     *r = (struct zl_survey_row){ .name = name, .level = level };
@@ -43,19 +36,18 @@ static struct zl_survey_row *row(struct survey *s, const char *name, enum zl_sur
     return r;
 }
 
-static void fix(struct zl_survey_row *r, const char *text)
+void survey_fix(struct zl_survey_row *r, const char *text)
 {
     snprintf(r->fix, sizeof r->fix, "%s", text);
 }
 
-/* Runs fn in a child, so that what it changes is gone with it: 0, or its negative errno. */
-static int in_child(int (*fn)(void))
+int survey_in_child(int (*fn)(const struct survey *s), const struct survey *s)
 {
     pid_t pid = fork();
     if (pid < 0)
         return -errno;
     if (pid == 0) {
-        int r = fn();
+        int r = fn(s);
         _exit(r < 0 && r > -255 ? -r : r < 0 ? 255 : 0);
     }
     int status;
@@ -70,14 +62,14 @@ static void survey_kernel(struct survey *s)
     struct utsname u;
     unsigned major = 0, minor = 0;
     if (uname(&u) < 0 || sscanf(u.release, "%u.%u", &major, &minor) != 2) {
-        row(s, "kernel", ZL_SURVEY_WARN, "its version is unknown");
+        survey_row(s, "kernel", ZL_SURVEY_WARN, "its version is unknown");
         return;
     }
     bool old = major < 5 || (major == 5 && minor < 4);
     struct zl_survey_row *r =
-        row(s, "kernel", old ? ZL_SURVEY_FAIL : ZL_SURVEY_OK, "Linux %s, %s", u.release, u.machine);
+        survey_row(s, "kernel", old ? ZL_SURVEY_FAIL : ZL_SURVEY_OK, "Linux %s, %s", u.release, u.machine);
     if (old)
-        fix(r, "zlayer needs Linux 5.4 or later");
+        survey_fix(r, "zlayer needs Linux 5.4 or later");
 }
 
 static uint64_t effective_caps(void)
@@ -110,13 +102,11 @@ static bool survey_rights(struct survey *s)
             snprintf(missing + n, sizeof missing - n, "%s%s", n ? " " : "", needed[i].name);
     }
     if (!missing[0]) {
-        row(s, "rights", ZL_SURVEY_OK, "user %u with every capability that is needed", (unsigned)geteuid());
+        survey_row(s, "rights", ZL_SURVEY_OK, "user %u with every capability that is needed", (unsigned)geteuid());
         return true;
     }
-    struct zl_survey_row *r = geteuid() == 0 ? row(s, "rights", ZL_SURVEY_FAIL, "root without %s", missing)
-                                             : row(s, "rights", ZL_SURVEY_FAIL, "user %u", (unsigned)geteuid());
-    fix(r, geteuid() == 0 ? "containers can't be started; give this environment the missing capabilities"
-                          : "containers can't be started; run the agent as root, by sudo");
+    survey_fix(survey_row(s, "rights", ZL_SURVEY_FAIL, "root without %s", missing),
+               "containers can't be started; give this environment the missing capabilities");
     return false;
 }
 
@@ -126,8 +116,8 @@ static void survey_cgroups(struct survey *s)
     struct zl_cgroup g;
     int r = zl_cgroup_find("zlayer-doctor", "x", &g);
     if (r < 0 || g.layout == ZL_CGROUP_NONE) {
-        fix(row(s, "cgroups", ZL_SURVEY_FAIL, "no hierarchy is mounted"),
-            "limits and clean-up need one: mount -t cgroup2 none /sys/fs/cgroup");
+        survey_fix(survey_row(s, "cgroups", ZL_SURVEY_FAIL, "no hierarchy is mounted"),
+                   "limits and clean-up need one: mount -t cgroup2 none /sys/fs/cgroup");
         return;
     }
     bool memory = g.dir[ZL_CONTROLLER_MEMORY][0], cpu = g.dir[ZL_CONTROLLER_CPU][0],
@@ -152,27 +142,29 @@ static void survey_cgroups(struct survey *s)
     bool writable = access(path, W_OK) == 0;
     bool whole = memory && cpu && pids;
     struct zl_survey_row *out =
-        row(s, "cgroups",
-            !writable ? ZL_SURVEY_FAIL
-            : whole   ? ZL_SURVEY_OK
-                      : ZL_SURVEY_WARN,
-            "%s%s; memory %s, cpu %s, pids %s", layouts[g.layout], writable ? "" : ", not writable",
-            memory ? "yes" : "no", cpu ? "yes" : "no", pids ? "yes" : "no");
+        survey_row(s, "cgroups",
+                   !writable ? ZL_SURVEY_FAIL
+                   : whole   ? ZL_SURVEY_OK
+                             : ZL_SURVEY_WARN,
+                   "%s%s; memory %s, cpu %s, pids %s", layouts[g.layout], writable ? "" : ", not writable",
+                   memory ? "yes" : "no", cpu ? "yes" : "no", pids ? "yes" : "no");
     if (!writable)
-        fix(out, "groups can't be made: run as root, or where /sys/fs/cgroup is mounted read-write");
+        survey_fix(out, "groups can't be made: run as root, or where /sys/fs/cgroup is mounted read-write");
     else if (!whole)
-        fix(out, "limits of the missing kind are refused; enable the controller (kernel command line, "
-                 "cgroup.subtree_control)");
+        survey_fix(out, "limits of the missing kind are refused; enable the controller (kernel command line, "
+                        "cgroup.subtree_control)");
 }
 
-static int try_namespaces(void)
+static int try_namespaces(const struct survey *s)
 {
+    (void)s;
     int all = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWCGROUP;
     return unshare(all) < 0 ? -errno : 0;
 }
 
-static int try_overlay(void)
+static int try_overlay(const struct survey *s)
 {
+    (void)s;
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("tmpfs", "/tmp", "tmpfs", 0, "size=64k") < 0 || chdir("/tmp") < 0 || mkdir("lower", 0755) < 0 ||
         mkdir("upper", 0755) < 0 || mkdir("work", 0755) < 0 || mkdir("merged", 0755) < 0)
@@ -180,8 +172,9 @@ static int try_overlay(void)
     return mount("overlay", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work") < 0 ? -errno : 0;
 }
 
-static int try_veth(void)
+int survey_try_veth(const struct survey *s)
 {
+    (void)s;
     if (unshare(CLONE_NEWNET) < 0)
         return -errno;
     zl_auto_close int nl = zl_netlink_open();
@@ -189,28 +182,35 @@ static int try_veth(void)
     return nl < 0 ? nl : zl_link_add_veth(nl, &a, &b);
 }
 
+int survey_try_nft(const struct survey *s)
+{
+    (void)s;
+    return zl_nft_probe();
+}
+
 static void survey_tries(struct survey *s, bool rights)
 {
     static const struct {
         const char *name;
-        int (*fn)(void);
+        int (*fn)(const struct survey *s);
         const char *good, *fix;
     } tries[] = {
         { "namespaces", try_namespaces, "mount, uts, ipc, net, pid, cgroup",
           "containers need all of them; a container around this one must allow them" },
         { "overlayfs", try_overlay, "mounts", "images are stacked with it: modprobe overlay" },
-        { "veth", try_veth, "can be made", "replicas are joined with it: modprobe veth" },
-        { "nftables", zl_nft_probe, "answers", "isolation and outward traffic need it: modprobe nf_tables" },
+        { "veth", survey_try_veth, "can be made", "replicas are joined with it: modprobe veth" },
+        { "nftables", survey_try_nft, "answers", "isolation and outward traffic need it: modprobe nf_tables" },
     };
     for (size_t i = 0; i < ZL_ARRAY_LEN(tries); i++) {
-        int r = in_child(tries[i].fn);
+        int r = survey_in_child(tries[i].fn, s);
         if (r == 0)
-            row(s, tries[i].name, ZL_SURVEY_OK, "%s", tries[i].good);
+            survey_row(s, tries[i].name, ZL_SURVEY_OK, "%s", tries[i].good);
         else if (!rights && (r == -EPERM || r == -EACCES))
-            row(s, tries[i].name, ZL_SURVEY_WARN, "can't be tried without rights");
+            survey_row(s, tries[i].name, ZL_SURVEY_WARN, "can't be tried without rights");
         else
-            fix(row(s, tries[i].name, ZL_SURVEY_FAIL, "%s", strerrordesc_np(-r) ? strerrordesc_np(-r) : "refused"),
-                tries[i].fix);
+            survey_fix(survey_row(s, tries[i].name, ZL_SURVEY_FAIL, "%s",
+                                  strerrordesc_np(-r) ? strerrordesc_np(-r) : "refused"),
+                       tries[i].fix);
     }
 }
 
@@ -218,26 +218,28 @@ static void survey_programs(struct survey *s)
 {
     const char *nft = zl_nft_program();
     if (nft)
-        row(s, "nft", ZL_SURVEY_OK, "%s", nft);
+        survey_row(s, "nft", ZL_SURVEY_OK, "%s", nft);
     else
-        fix(row(s, "nft", ZL_SURVEY_FAIL, "the program is not there"),
-            "firewall rules are set with it: install nftables");
+        survey_fix(survey_row(s, "nft", ZL_SURVEY_FAIL, "the program is not there"),
+                   "firewall rules are set with it: install nftables");
 }
 
 static void survey_confinement(struct survey *s)
 {
     uint32_t action = SECCOMP_RET_ERRNO;
     if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0)
-        row(s, "seccomp", ZL_SURVEY_OK, "filters");
+        survey_row(s, "seccomp", ZL_SURVEY_OK, "filters");
     else
-        fix(row(s, "seccomp", ZL_SURVEY_FAIL, "the kernel has no filters"), "needs CONFIG_SECCOMP_FILTER");
+        survey_fix(survey_row(s, "seccomp", ZL_SURVEY_FAIL, "the kernel has no filters"),
+                   "needs CONFIG_SECCOMP_FILTER");
     /* landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION): number 444 on every architecture. */
     long abi = syscall(444, NULL, 0, 1u);
     if (abi >= 2)
-        row(s, "landlock", ZL_SURVEY_OK, "ABI %ld", abi);
+        survey_row(s, "landlock", ZL_SURVEY_OK, "ABI %ld", abi);
     else
-        fix(abi < 0 ? row(s, "landlock", ZL_SURVEY_WARN, "not there")
-                    : row(s, "landlock", ZL_SURVEY_WARN, "ABI %ld", abi),
+        survey_fix(
+            abi < 0 ? survey_row(s, "landlock", ZL_SURVEY_WARN, "not there")
+                    : survey_row(s, "landlock", ZL_SURVEY_WARN, "ABI %ld", abi),
             "image jobs are confined by capabilities and seccomp alone; Linux 5.19 with lsm=landlock adds file rules");
 }
 
@@ -255,10 +257,10 @@ static void survey_calls(struct survey *s)
     bool clone3 = has_call(syscall(SYS_clone3, NULL, 0));
     bool mounts = has_call(syscall(SYS_fsopen, NULL, 0));
     bool all = openat2 && clone3 && mounts;
-    struct zl_survey_row *r = row(s, "system calls", ZL_SURVEY_OK, "openat2 %s, clone3 %s, new mount API %s",
-                                  openat2 ? "yes" : "no", clone3 ? "yes" : "no", mounts ? "yes" : "no");
+    struct zl_survey_row *r = survey_row(s, "system calls", ZL_SURVEY_OK, "openat2 %s, clone3 %s, new mount API %s",
+                                         openat2 ? "yes" : "no", clone3 ? "yes" : "no", mounts ? "yes" : "no");
     if (!all)
-        fix(r, "older ones are used in place of the missing; images of very many layers may be refused");
+        survey_fix(r, "older ones are used in place of the missing; images of very many layers may be refused");
 }
 
 static void survey_forwarding(struct survey *s)
@@ -268,11 +270,12 @@ static void survey_forwarding(struct survey *s)
     int n = zl_nft_forward_chains(drops, sizeof drops) > 0 && drops[0];
     bool on = r == 0 && zl_streq(value, "1");
     if (n > 0)
-        fix(row(s, "forwarding", ZL_SURVEY_WARN, "ip_forward %s; dropped by %s", on ? "on" : "off", drops),
+        survey_fix(
+            survey_row(s, "forwarding", ZL_SURVEY_WARN, "ip_forward %s; dropped by %s", on ? "on" : "off", drops),
             "containers would not reach outward; zlayer adds a tagged accept for its link there while it runs");
     else
-        row(s, "forwarding", ZL_SURVEY_OK, "ip_forward %s%s", on ? "on" : "off",
-            on ? "" : ", switched on while a deployment runs");
+        survey_row(s, "forwarding", ZL_SURVEY_OK, "ip_forward %s%s", on ? "on" : "off",
+                   on ? "" : ", switched on while a deployment runs");
 }
 
 static void survey_disk(struct survey *s)
@@ -284,23 +287,25 @@ static void survey_disk(struct survey *s)
     while (statvfs(path, &v) < 0 || statfs(path, &f) < 0) { /* the nearest folder that is there */
         char *slash = strrchr(path, '/');
         if (errno != ENOENT || !slash || slash == path) {
-            row(s, "disk", ZL_SURVEY_WARN, "%s can't be looked at", s->data_dir);
+            survey_row(s, "disk", ZL_SURVEY_WARN, "%s can't be looked at", s->data_dir);
             return;
         }
         *slash = 0;
     }
     uint64_t free_mib = (uint64_t)v.f_bavail * v.f_frsize >> 20;
     /* overlayfs refuses its upper folder on these: overlay itself, NFS, FUSE as a rule. linux/magic.h */
-    bool unfit = f.f_type == 0x794c7630 || f.f_type == 0x6969 || f.f_type == 0x65735546;
-    struct zl_survey_row *r = row(s, "disk",
-                                  unfit || free_mib < 64 ? ZL_SURVEY_FAIL
-                                  : free_mib < 1024      ? ZL_SURVEY_WARN
-                                                         : ZL_SURVEY_OK,
-                                  "%llu MiB free for %.100s", (unsigned long long)free_mib, s->data_dir);
+    bool other = geteuid() != 0 && zl_overlay_program(); /* which takes what overlayfs does not */
+    bool unfit = !other && (f.f_type == 0x794c7630 || f.f_type == 0x6969 || f.f_type == 0x65735546);
+    struct zl_survey_row *r = survey_row(s, "disk",
+                                         unfit || free_mib < 64 ? ZL_SURVEY_FAIL
+                                         : free_mib < 1024      ? ZL_SURVEY_WARN
+                                                                : ZL_SURVEY_OK,
+                                         "%llu MiB free for %.100s", (unsigned long long)free_mib, s->data_dir);
     if (unfit)
-        fix(r, "containers can't keep their upper layers on this file system: name a --data-dir on a local disk");
+        survey_fix(r,
+                   "containers can't keep their upper layers on this file system: name a --data-dir on a local disk");
     else if (free_mib < 1024)
-        fix(r, "images may not fit: free some space, or name another --data-dir");
+        survey_fix(r, "images may not fit: free some space, or name another --data-dir");
 }
 
 static void survey_limits(struct survey *s)
@@ -308,23 +313,28 @@ static void survey_limits(struct survey *s)
     struct rlimit l;
     if (getrlimit(RLIMIT_NOFILE, &l) < 0)
         return;
-    struct zl_survey_row *r = row(s, "open files", l.rlim_max < 4096 ? ZL_SURVEY_WARN : ZL_SURVEY_OK, "at most %llu",
-                                  (unsigned long long)l.rlim_max);
+    struct zl_survey_row *r = survey_row(s, "open files", l.rlim_max < 4096 ? ZL_SURVEY_WARN : ZL_SURVEY_OK,
+                                         "at most %llu", (unsigned long long)l.rlim_max);
     if (l.rlim_max < 4096)
-        fix(r, "the proxy serves few connections at once: raise the hard limit (ulimit -Hn, LimitNOFILE)");
+        survey_fix(r, "the proxy serves few connections at once: raise the hard limit (ulimit -Hn, LimitNOFILE)");
 }
 
 size_t zl_survey(const char *data_dir, struct zl_survey_row rows[ZL_SURVEY_ROWS])
 {
     struct survey s = { rows, 0, data_dir };
     survey_kernel(&s);
-    bool rights = survey_rights(&s);
-    survey_cgroups(&s);
-    survey_tries(&s, rights);
+    if (geteuid() == 0) {
+        bool rights = survey_rights(&s);
+        survey_cgroups(&s);
+        survey_tries(&s, rights);
+    } else {
+        survey_user(&s);
+    }
     survey_programs(&s);
     survey_confinement(&s);
     survey_calls(&s);
-    survey_forwarding(&s);
+    if (geteuid() == 0)
+        survey_forwarding(&s);
     survey_disk(&s);
     survey_limits(&s);
     return s.n;

@@ -77,8 +77,8 @@ class User:
         given = {"HOME": self.home, "XDG_RUNTIME_DIR": self.runtime, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR": "1", **(env or {})}
         given |= {k: v for k, v in os.environ.items() if k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "ZLAYER_LOG")}
         words = [f"{k}={v}" for k, v in given.items() if v is not None]
-        return self.place.command("env", "-i", "-C", self.home, *words, *self.before, shutil.which("setpriv"), f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
-                                  *args)
+        return self.place.command("env", "-i", "-C", self.home, *words, *self.before, shutil.which("setpriv"), f"--reuid={UID}", f"--regid={UID}",
+                                  "--clear-groups", *args)
 
     def run(self, *args, check=True, env=None, timeout=60):
         r = subprocess.run(self.command(program("zlayer"), *map(str, args), env=env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -377,3 +377,139 @@ def test_without_user_namespaces_it_says_so(ranged):
     r = ranged.run("up", "-b", check=False)
     assert r.returncode == 5 and "make a user namespace" in r.stderr and "unprivileged_userns_clone" in r.stderr, r.stderr
     assert not ranged.processes()
+
+
+def test_layers_by_fuse_overlayfs(ranged):
+    """Where the kernel does not stack them: here, as the data dir is on such a stack itself."""
+    if not shutil.which("fuse-overlayfs") or not pathlib.Path("/dev/fuse").exists():
+        pytest.skip("no fuse-overlayfs (tools/setup run) or no /dev/fuse")
+    for name in ("lower", "upper", "work"):
+        (ranged.folder / name).mkdir()
+        os.chown(ranged.folder / name, UID, UID)
+    r = ranged.place.run("mount", "-t", "overlay", "overlay", "-o",
+                         ",".join(f"{n}dir={ranged.folder}/{n}" for n in ("lower", "upper", "work")), ranged.home)
+    if r.returncode:
+        pytest.skip(f"no overlay can be mounted here: {r.stdout}")
+    root = ranged.folder / "upper/root"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(WORKLOAD, root / "workload")
+    shutil.copy(shutil.which("busybox"), root / "bin/busybox")
+    subprocess.run(["chown", "-R", f"{UID}:{UID}", root], check=True)
+    ranged.run("image", "import", "root", "-t", "work:1", "--entrypoint", "/workload", "--cmd", "serve", "--cmd", "8080")
+    assert {r["name"]: r for r in ranged.json("doctor")}["overlayfs"]["result"] == "warn"
+    spec = ranged.folder / "upper/spec.yml"
+    spec.write_text(document(2))
+    ranged.run("up", "-b", "spec.yml")
+    assert len(ranged.one("/usr/bin/fuse-overlayfs")) == 2
+    out = ranged.run("exec", "web", "--", "/bin/busybox", "sh", "-c", "/bin/busybox rm /workload && echo new > /new && /bin/busybox ls / && "
+                     "/bin/busybox chown 5:6 /new && /bin/busybox stat -c %u:%g /new && /bin/busybox ps | "
+                     "/bin/busybox grep -c [f]use-over; true").stdout.split()
+    assert "new" in out and "workload" not in out and "5:6" in out, out
+    assert out[-1] == "0", "the program that stacks is none of the container's processes"
+    os.kill(ranged.one("zl-shim")[0], signal.SIGKILL)
+    wait_for("a successor with layers of its own", lambda: len(ranged.one("/usr/bin/fuse-overlayfs")) == 2 and len(ranged.one("zl-shim")) == 2 and
+             {ranged.fetch().split()[0] for _ in range(10)} == {"web-1", "web-2"}, 30)
+    ranged.run("down", "shop")
+    wait_for("all has ended", lambda: not ranged.processes(), 30)
+
+
+HIERARCHIES = [p for p in pathlib.Path("/sys/fs/cgroup").iterdir() if (p / "cgroup.procs").exists()] if \
+    not pathlib.Path("/sys/fs/cgroup/cgroup.procs").exists() else [pathlib.Path("/sys/fs/cgroup")]
+LIMITED = "    resources: {cpu: 0.5, memory: 64Mi}\n"
+
+
+def test_limits_without_groups_are_a_warning(ranged):
+    ranged.import_workload("serve", "8080")
+    ranged.write(document(1, extra=LIMITED))
+    assert "no cgroup is delegated" in ranged.run("up", "-b").stderr
+    assert "no cgroup is delegated" in ranged.run("status", "shop").stderr
+    assert any("no cgroup is delegated" in w for w in ranged.json("status", "shop")["warnings"])
+    ranged.run("down", "shop")
+    gone(ranged)
+
+
+def test_delegated_groups(ranged):
+    """Folders that are the user's, in each hierarchy; the agent is in that of v2, as a user's session is."""
+    name, made = f"zl-test-user-{os.getpid()}", []
+    try:
+        for h in HIERARCHIES:
+            group = h / name
+            group.mkdir()
+            made.append(group)
+            for p in [group, *(group / n for n in ("cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads") if (group / n).exists())]:
+                os.chown(p, UID, UID)
+            for n in ("cpuset.cpus", "cpuset.mems"):
+                if (group / n).exists() and (h / n).exists():
+                    (group / n).write_text((h / n).read_text())
+        unified = next((h for h in HIERARCHIES if (h / "cgroup.controllers").exists()), None)
+        if not unified:
+            pytest.skip("there is no v2 tree here")
+        if len(HIERARCHIES) == 1:  # what root does for a user's slice
+            (unified / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+        caller = unified / name / "caller"
+        caller.mkdir()
+        made.append(caller)
+        subprocess.run(["chown", "-R", f"{UID}:{UID}", caller], check=True)
+        ranged.before = [shutil.which("sh"), "-c", f'echo 0 > {caller}/cgroup.procs && exec "$@"', "sh"]
+        ranged.import_workload("serve", "8080")
+        ranged.write(document(1, extra=LIMITED))
+        assert "resources" not in ranged.run("up", "-b").stderr
+        one = ranged.json("ps", "-c")["containers"][0]["id"]
+        limits = [f.read_text().strip() for h in HIERARCHIES for n in ("memory.max", "memory.limit_in_bytes") for f in h.glob(f"{name}/zlayer-*/{one}/{n}")]
+        assert limits == [str(64 << 20)], limits
+        os.kill(ranged.one("zl-shim")[0], signal.SIGKILL)
+        wait_for("a successor", lambda: [c["id"] for c in ranged.json("ps", "-c")["containers"] if c["state"] == "running"] not in ([], [one]), 30)
+        ranged.run("down", "shop")
+        wait_for("all has ended", lambda: not ranged.processes(), 30)
+        assert not [p for h in HIERARCHIES for p in h.glob(f"{name}/zlayer-*")]
+    finally:
+        ranged.before = []
+        for pid in ranged.processes():
+            os.kill(pid, signal.SIGKILL)
+        wait_for("the groups are empty", lambda: not ranged.processes())
+        for group in reversed(made):
+            for below in sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True):
+                below.rmdir()
+            group.rmdir()
+
+
+def test_doctor_says_what_this_user_has(user):
+    rows = {r["name"]: r for r in user.json("doctor")}
+    assert rows["user namespaces"]["result"] == "ok" and rows["ids"]["result"] == ("ok" if user.ranges else "warn")
+    assert ("65536" in rows["ids"]["found"]) == user.ranges and ("add-subuids" in rows["ids"]["fix"]) != user.ranges
+    assert {"overlayfs", "veth", "nftables", "pasta", "cgroups", "ports"} <= set(rows)
+    assert not list(user.home.rglob("*probe*"))
+    user.before = [BUILD / "tests/programs/without", "NAMESPACES"]
+    r = user.run("doctor", check=False)
+    assert r.returncode == 1 and "unprivileged_userns_clone" in r.stdout
+
+
+def test_another_user_in_an_image_needs_an_id(user):
+    user.import_workload("serve", "8080")
+    root = user.home / "root"
+    r = user.run("image", "import", root, "-t", "work:1", "--entrypoint", "/workload", "--cmd", "serve", "--cmd", "8080", "--user", "1000")
+    user.write(document(1))
+    r = user.run("up", "-b", check=False)
+    if user.ranges:
+        assert r.returncode == 0 and user.run("exec", "web", "--", "/bin/busybox", "id", "-u").stdout == "1000\n"
+    else:
+        assert r.returncode == 1 and "become user 1000, an id that is not mapped" in r.stderr, r.stderr
+    user.run("down", "shop")
+    gone(user)
+
+
+def test_the_socket_is_found_without_the_session(ranged):
+    """The run dir is the session's; who is not told of it, as by cron, gets there by the data dir."""
+    ranged.import_workload("serve", "8080")
+    ranged.write(document(1))
+    ranged.run("up", "-b")
+    assert (ranged.runtime / "zlayer/zlayer.sock").is_socket()
+    assert "shop" in ranged.run("status", env={"XDG_RUNTIME_DIR": None}).stdout
+    ranged.run("down", "shop", env={"XDG_RUNTIME_DIR": None})
+    gone(ranged)
+    os.chown(ranged.runtime, 0, 0)  # not this user's: it is left alone
+    ranged.runtime.chmod(0o777)
+    ranged.run("up", "-b")
+    assert (ranged.data / "run/zlayer.sock").is_socket() and not (ranged.data / "run").is_symlink()
+    ranged.run("down", "shop")
+    gone(ranged)
