@@ -168,6 +168,8 @@ static void adopt(struct zl_agent *a, const struct zl_rt_instance *r)
     i->member = i->address.s_addr != 0;
     i->next = a->instances;
     a->instances = i;
+    if (i->state != ZL_ACTUAL_ENDED)
+        agent_holder_learn(a, i->id);
     if (i->state == ZL_ACTUAL_ENDED) {
         i->outcome = r->outcome;
         i->ended_ms = mono_of(r->outcome.finished_at_ms);

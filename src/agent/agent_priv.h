@@ -170,6 +170,8 @@ void agent_pulls_prune(struct zl_agent *a, bool all);
 /* holder.c: an ordinary user's namespaces. `open` finds a holder that an earlier agent has left, `up` makes one. */
 void agent_holder_open(struct zl_agent *a);
 int agent_holder_up(struct zl_agent *a, struct zl_err *err) ZL_MUST;
+/* From an instance that runs, where both agent and holder were killed: its namespaces, for the next holder to join. */
+void agent_holder_learn(struct zl_agent *a, const char *id);
 void agent_holder_down(struct zl_agent *a);
 /* Lets it go on. */
 void agent_holder_close(struct zl_agent *a);
@@ -178,7 +180,7 @@ bool agent_holder_left(const struct zl_agent *a);
 const char *agent_groups(const struct zl_agent *a);
 /* What of a document is not kept here, as this user can't, a text each; the number. */
 enum { AGENT_WARNINGS = 4 };
-unsigned agent_warnings(const struct zl_agent *a, struct zl_arena *arena, const struct zl_spec *spec,
+unsigned agent_warnings(const struct zl_agent *a, struct zl_arena *arena, const struct zl_spec *spec, bool owned,
                         const char *ret[AGENT_WARNINGS]);
 
 /* net.c: the node's network, the proxy, listeners, routes. */

@@ -19,6 +19,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -142,7 +143,19 @@ static void find_groups(struct zl_agent *a)
     zl_log_info("cgroups below='%s' limits=%s", h->groups, h->limits ? "yes" : "no");
 }
 
-unsigned agent_warnings(const struct zl_agent *a, struct zl_arena *arena, const struct zl_spec *spec,
+/* systemd ends what a user runs with the last session, unless the user lingers. */
+static bool ends_with_session(void)
+{
+    char path[300];
+    const struct passwd *who = getpwuid(geteuid());
+    snprintf(path, sizeof path, "/run/systemd/users/%u", (unsigned)geteuid());
+    if (!who || access(path, F_OK) < 0)
+        return false;
+    snprintf(path, sizeof path, "/var/lib/systemd/linger/%.200s", who->pw_name);
+    return access(path, F_OK) < 0;
+}
+
+unsigned agent_warnings(const struct zl_agent *a, struct zl_arena *arena, const struct zl_spec *spec, bool owned,
                         const char *ret[AGENT_WARNINGS])
 {
     const struct holder *h = a->holder;
@@ -163,6 +176,8 @@ unsigned agent_warnings(const struct zl_agent *a, struct zl_arena *arena, const 
         ret[n++] = "containers have no way out of this machine: pasta is not installed (package passt)";
     else if (access("/dev/net/tun", R_OK | W_OK) < 0)
         ret[n++] = "containers have no way out of this machine: /dev/net/tun is not this user's to open";
+    if (!owned && ends_with_session())
+        ret[n++] = "this may end with your last session: 'loginctl enable-linger' lets it go on";
     return n;
 }
 
@@ -178,6 +193,8 @@ void agent_holder_open(struct zl_agent *a)
     find_groups(a);
     int lock = try_lock(a, 0);
     if (lock != -EWOULDBLOCK) {
+        if (lock >= 0)
+            (void)unlinkat(a->o.home->data_dir, lock_name, 0); /* of one that was killed */
         zl_close(lock);
         return;
     }
@@ -187,6 +204,31 @@ void agent_holder_open(struct zl_agent *a)
         zl_log_error("the holder that an earlier agent left can't be used: %s", zl_error_text(r));
     else
         zl_log_info("holder adopted pid=%d", (int)h->pid);
+}
+
+void agent_holder_learn(struct zl_agent *a, const char *id)
+{
+    struct zl_arena arena;
+    zl_auto_buf text = ZL_BUF_INIT;
+    struct zl_value *v;
+    struct zl_parse_error pe;
+    char path[80], boot[ZL_BOOT_ID_SIZE];
+    uint64_t started = 0;
+    if (!a->holder || a->holder->inside.net >= 0)
+        return;
+    zl_arena_init(&arena);
+    snprintf(path, sizeof path, "containers/%.40s/state", id);
+    if (zl_read_file(a->o.home->data_dir, path, 4096, &text) == 0 &&
+        zl_json_parse(&arena, zl_buf_view(&text), &zl_limits_document, &v, &pe) == 0 && zl_boot_id(boot) == 0 &&
+        zl_streq(boot, zl_value_cstr(v, "boot_id"))) {
+        pid_t first = (pid_t)ZL_MIN(zl_value_u64(v, "pid", 0), (uint64_t)INT32_MAX);
+        pid_t shim = (pid_t)ZL_MIN(zl_value_u64(v, "shim_pid", 0), (uint64_t)INT32_MAX);
+        /* The shim's start is not recorded, but that of its child is. */
+        if (first > 0 && zl_process_start_time(first, &started) == 0 && started == zl_value_u64(v, "start_time", 0) &&
+            zl_process_parent(first) == shim && zl_inside_open(&a->holder->inside, shim) == 0)
+            zl_log_warn("there is no holder of the namespaces any more; they are those of instance=%s", id);
+    }
+    zl_arena_done(&arena);
 }
 
 bool agent_holder_left(const struct zl_agent *a)

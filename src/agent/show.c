@@ -99,7 +99,7 @@ static struct zl_value *show_deployment(struct zl_agent *a, struct zl_arena *are
         zl_value_set(arena, v, "message", text(arena, a->trouble.text));
     const char *warnings[AGENT_WARNINGS];
     const struct doc *doc = agent_doc_of(a, d);
-    unsigned nwarnings = agent_warnings(a, arena, doc ? doc->spec : NULL, warnings);
+    unsigned nwarnings = agent_warnings(a, arena, doc ? doc->spec : NULL, d->owner[0] != 0, warnings);
     struct zl_value *list = zl_value_new(arena, ZL_LIST);
     for (unsigned k = 0; k < nwarnings; k++)
         zl_value_append(list, text(arena, warnings[k]));

@@ -100,8 +100,8 @@ static int map_and_run(char **argv)
         return zl_error_exit(ZL_E_PERMISSION);
     }
     execv(argv[0], argv + 1);
-    printf("{\"event\":\"error\",\"code\":\"%s\",\"message\":\"start %.200s: %s\"}\n", zl_error_name(ZL_E_INTERNAL),
-           argv[0], zl_error_text(-errno));
+    printf("{\"event\":\"error\",\"code\":\"%s\",\"message\":\"start the image job's program: %s\"}\n",
+           zl_error_name(ZL_E_INTERNAL), zl_error_text(-errno));
     return NO_PROGRAM;
 }
 

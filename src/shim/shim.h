@@ -120,8 +120,8 @@ void shim_answer_pause(struct shim *s, struct shim_conn *c, bool on);
 
 /* top.c: writes a whole PROCESSES frame, in a process of its own, as reading of a process may wait for it. */
 void shim_top_write(const struct shim *s, int fd);
-/* What the processes that live now have used, where no cgroup counts: memory is what is resident, shared pages each time
- * again. */
+/* What the processes that live now have used, where no cgroup counts: memory is what is resident, shared pages each
+ * time again. */
 void shim_top_count(const struct shim *s, struct zl_cgroup_stats *ret);
 
 /* session.c: input, terminals, and the container's own streams. */

@@ -42,6 +42,15 @@ int zl_process_start_time(pid_t pid, uint64_t *ret)
     return r < 0 ? r : zl_parse_u64(stat_field(&b, 22), 0, UINT64_MAX, ret);
 }
 
+pid_t zl_process_parent(pid_t pid)
+{
+    zl_auto_buf b = ZL_BUF_INIT;
+    uint64_t parent;
+    return read_proc(pid, "stat", &b) == 0 && zl_parse_u64(stat_field(&b, 4), 0, INT32_MAX, &parent) == 0
+               ? (pid_t)parent
+               : 0;
+}
+
 int zl_boot_id(char ret[ZL_BOOT_ID_SIZE])
 {
     zl_auto_buf b = ZL_BUF_INIT;

@@ -12,6 +12,8 @@
 
 /* Clock ticks after boot, from /proc/<pid>/stat. */
 int zl_process_start_time(pid_t pid, uint64_t *ret) ZL_MUST;
+/* 0: it is not there, or its parent is in another pid namespace. */
+pid_t zl_process_parent(pid_t pid);
 enum { ZL_BOOT_ID_SIZE = 40 };
 int zl_boot_id(char ret[ZL_BOOT_ID_SIZE]) ZL_MUST;
 int zl_pidfd_open(pid_t pid) ZL_MUST;

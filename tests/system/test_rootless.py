@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 
 import pytest
 
@@ -308,6 +307,38 @@ def test_a_killed_holder_has_a_successor_in_the_same_namespaces(ranged):
     ranged.write(document(3))
     ranged.run("up", "-b")
     assert {ranged.fetch().split()[0] for _ in range(30)} == {"web-1", "web-2", "web-3"}
+    ranged.run("down", "shop")
+    gone(ranged)
+
+
+def test_agent_and_holder_killed_together(ranged):
+    """What runs keeps its namespaces; the next agent finds them by it."""
+    ranged.import_workload("serve", "8080")
+    ranged.write(document(2))
+    ranged.run("up", "-b")
+    pids = {c["pid"] for c in ranged.json("ps", "-c")["containers"]}
+    agent, record = ranged.agent_pid(), (ranged.data / "holder.lock").read_text().split()
+    os.kill(agent, signal.SIGKILL)
+    os.kill(int(record[1]), signal.SIGKILL)
+    wait_for("both have ended", lambda: not alive(agent) and not alive(int(record[1])) and not alive(int(record[3])))
+    assert {ranged.fetch().split()[0] for _ in range(20)} == {"web-1", "web-2"}
+    ranged.write(document(3))
+    ranged.run("up", "-b")
+    now = {c["pid"] for c in ranged.json("ps", "-c")["containers"]}
+    assert pids < now and len(now) == 3
+    assert {ranged.fetch().split()[0] for _ in range(30)} == {"web-1", "web-2", "web-3"}
+    ranged.run("down", "shop")
+    gone(ranged)
+
+
+def test_an_end_with_the_session_is_a_warning(ranged):
+    ranged.place.run("mount", "-t", "tmpfs", "tmpfs", "/run")
+    ranged.place.run("sh", "-c", f"mkdir -p /run/systemd/users && touch /run/systemd/users/{UID}")
+    ranged.import_workload("serve", "8080")
+    ranged.write(document(1))
+    assert "enable-linger" in ranged.run("up", "-b").stderr
+    ranged.place.run("rm", f"/run/systemd/users/{UID}")
+    assert "enable-linger" not in ranged.run("status", "shop").stderr
     ranged.run("down", "shop")
     gone(ranged)
 

@@ -130,6 +130,25 @@ static int end_recorded(int dir, int timeout_ms)
     return poll(&gone, 1, timeout_ms) == 1 ? 0 : -EBUSY;
 }
 
+/*
+ * The groups of an instance: below the agent's; an ordinary user's agents may differ in where that is, or whether there
+ * are any, so that each container's job says it.
+ */
+static int find_groups(const struct zl_rt_disk *d, int dir, const char *id, struct zl_cgroup *g)
+{
+    struct zl_arena arena;
+    struct zl_job job;
+    zl_auto_buf bytes = ZL_BUF_INIT;
+    if (!d->inside)
+        return zl_usage_find_group(d->cgroup_parent, id, g);
+    zl_arena_init(&arena);
+    bool known =
+        zl_read_file(dir, "job", ZL_JOB_MAX, &bytes) == 0 && zl_job_decode(&arena, zl_buf_view(&bytes), &job) == 0;
+    int r = zl_usage_find_group(known ? job.cgroup_parent : "", id, g);
+    zl_arena_done(&arena);
+    return r;
+}
+
 /* Files of other ids, of an ordinary user, are removed by a process that has them. */
 static int remove_trees(const struct zl_rt_disk *d, int dir, const char *const *names)
 {
@@ -146,10 +165,11 @@ static int settle(const struct zl_rt_disk *d, int dir, const char *id, struct zl
 {
     static const char *const rest[] = { "upper", "work", "merged", "shim.sock", "log.new", NULL };
     struct zl_cgroup g;
-    int r = zl_usage_find_group(d->cgroup_parent, id, &g);
+    int r = find_groups(d, dir, id, &g);
     if (r == 0 && zl_cgroup_oom_kills(&g, &o->oom_kills) < 0)
         o->oom_kills = 0;
-    r = r < 0 ? r : d->cgroup_parent[0] ? zl_cgroup_destroy(&g, SETTLE_MS) : end_recorded(dir, SETTLE_MS);
+    r = r < 0 || !d->inside ? r : end_recorded(dir, SETTLE_MS);
+    r = r < 0 ? r : zl_cgroup_destroy(&g, SETTLE_MS);
     if (r < 0)
         return zl_fail_errno(err, ZL_E_RUNTIME, r, "end what is left of instance %s", id);
     if (!d->inside) /* an ordinary user's goes with the container's network, which only its shim could hurry */
@@ -233,13 +253,12 @@ int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeo
     if (dir < 0)
         return zl_fail(err, dir, "open instance %s", id);
     uint64_t deadline = zl_clock_mono_ms() + timeout_ms;
-    int r = zl_usage_find_group(d->cgroup_parent, id, &g), dead;
+    int r = find_groups(d, dir, id, &g), dead;
     if (r < 0)
         return zl_fail(err, r, "find the cgroup of instance %s", id);
     for (unsigned pause_us = 200; (dead = lock_free(dir)) == 0; pause_us = ZL_MIN(pause_us * 2, 20000u)) {
-        if (d->cgroup_parent[0])
-            (void)zl_cgroup_kill(&g); /* its shim ends by itself then */
-        else
+        (void)zl_cgroup_kill(&g); /* its shim ends by itself then */
+        if (d->inside)
             ZL_IGNORE(end_recorded(dir, 0)); /* waited for by the lock */
         if (zl_clock_mono_ms() > deadline)
             return zl_fail(err, ZL_E_RUNTIME, "the shim of instance %s does not end", id);
