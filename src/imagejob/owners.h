@@ -1,7 +1,7 @@
 /*
- * Who the files of a layer belong to, where the job is an ordinary user's: with ranges of ids, to the ids that the layer
- * says, in the job's user namespace; with the own id alone all of them to it. Thread: any, after zl_owners_look, which
- * comes first, as nothing below /proc is read once the job is confined. Owns: nothing. Fails: never.
+ * Who the files of a layer belong to, where the job is an ordinary user's: with ranges of ids, to the ids that the
+ * layer says, in the job's user namespace; with the own id alone all of them to it. Thread: any, after zl_owners_look,
+ * which comes first, as nothing below /proc is read once the job is confined. Owns: nothing. Fails: never.
  */
 #pragma once
 
