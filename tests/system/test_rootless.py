@@ -262,10 +262,10 @@ def test_a_killed_replica_and_a_killed_shim_heal(user):
     wait_for("another replica", lambda: user.json("status", "shop")["services"][0]["ready"] == 2 and
              {c["id"] for c in user.json("ps", "-c")["containers"] if c["state"] == "running"} != set(first), 30)
     # With its shim killed, the container is ended by its record: nothing of it runs beside its successor.
-    def shims():
-        return {pid: pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in user.one("zl-shim")}
-    shim, children = next(iter(wait_for("two shims with a container each", lambda: (lambda found: len(found) == 2 and found if
-                                        all(len(c) == 1 for c in found.values()) else None)(shims())).items()))
+    def two_with_containers():
+        found = {pid: pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in user.one("zl-shim")}
+        return found if len(found) == 2 and all(len(children) == 1 for children in found.values()) else None
+    shim, children = next(iter(wait_for("two shims with a container each", two_with_containers).items()))
     os.kill(shim, signal.SIGKILL)
     wait_for("what the shim left has ended", lambda: not alive(int(children[0])), 30)
     wait_for("another replica", lambda: user.json("status", "shop")["services"][0]["ready"] == 2 and len(user.one("zl-shim")) == 2, 30)
