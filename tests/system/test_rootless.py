@@ -14,7 +14,9 @@ import pytest
 import oci
 from conftest import BUILD, alive, need_root, program, wait_for
 
-UID, FIRST, COUNT = 54322, 400000, 65536
+# Of this run alone, as the user's processes are known by their ids.
+RUN = os.getpid() % 1000
+UID, FIRST, COUNT = 60000 + RUN, 1000000 + RUN * 65536, 65536
 PORT = 18080
 WORKLOAD = BUILD / "tests/programs/workload"
 HOST, NEIGHBOUR = "192.0.2.1", "192.0.2.2"  # TEST-NET-1
