@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "client/place.h"
+#include "image/credentials.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -161,6 +162,7 @@ static int run(struct daemon *d, const char *data, const char *run_dir, struct z
         return r;
     zl_auto_free char *inside = NULL;
     if (geteuid() != 0) {
+        zl_config_export();
         r = zl_program_find("zl-inside", &inside, err);
         r = r < 0 ? r : zl_agent_check_user(inside, err);
         if (r < 0)

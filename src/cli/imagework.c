@@ -209,6 +209,7 @@ static int run_job(struct listener *l, const char *data, const struct zl_image_r
     int e = zl_program_find("zl-image", &program, err);
     if (e < 0 || (data && geteuid() != 0 && (e = zl_program_find("zl-inside", &inside, err)) < 0))
         return e;
+    zl_config_export();
     zl_auto_buf json = ZL_BUF_INIT;
     zl_json_print(&json, zl_print(&cli->arena, &zl_type_image_request, request), 0);
     zl_auto_close int in = zl_sealed_memfd("image-request", json.p, json.n);

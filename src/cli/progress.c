@@ -5,7 +5,8 @@
 
 #include <stdio.h>
 
-enum { BAR_COLUMNS = 24, REDRAW_MS = 80, MARK_MS = 2000 };
+/* The short bar leaves room for size, rate and time in 80 columns. */
+enum { BAR_COLUMNS = 24, BAR_COLUMNS_SHORT = 10, BAR_WIDTH_MIN = 96, REDRAW_MS = 80, MARK_MS = 2000 };
 
 void zl_progress_init(struct zl_progress *p, const struct zl_cli *cli)
 {
@@ -46,9 +47,10 @@ static void mark(struct zl_progress_row *r, uint64_t current)
 static void add_bar(const struct zl_progress *p, struct zl_buf *b, const struct zl_progress_row *r)
 {
     bool utf8 = p->cli->err.utf8;
-    unsigned full = (unsigned)(ZL_MIN(r->current, r->total) * BAR_COLUMNS / r->total);
+    unsigned columns = p->cli->err.width >= BAR_WIDTH_MIN ? BAR_COLUMNS : BAR_COLUMNS_SHORT;
+    unsigned full = (unsigned)(ZL_MIN(r->current, r->total) * columns / r->total);
     zl_buf_puts(b, utf8 ? " " : " [");
-    for (unsigned i = 0; i < BAR_COLUMNS; i++)
+    for (unsigned i = 0; i < columns; i++)
         zl_buf_puts(b, utf8 ? i < full ? "\xe2\x94\x81" : "\xe2\x94\x80" : i < full ? "#" : "-");
     zl_buf_puts(b, utf8 ? " " : "] ");
     zl_size_text(b, r->current);

@@ -64,9 +64,9 @@ int zl_secret_ask(const char *prompt, bool hidden, char *ret, size_t size, struc
     ssize_t n;
     if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &shown) < 0)
         return zl_fail(err, ZL_E_USAGE, "there is no terminal to ask on");
-    fprintf(stderr, "%s", prompt);
     if (hidden)
         hide(old);
+    fprintf(stderr, "%s", prompt); /* last: hiding drops what was typed before it */
     do
         n = read(STDIN_FILENO, text, sizeof text);
     while (n < 0 && errno == EINTR);

@@ -50,6 +50,15 @@ bool zl_config_file(const char *name, char *ret)
     return join(ret, home(), below);
 }
 
+void zl_config_export(void)
+{
+    char folder[PATH_SIZE];
+    if (geteuid() != 0 && !variable("ZLAYER_CONFIG_DIR") && zl_config_file("", folder)) {
+        folder[strlen(folder) - 1] = 0;               /* the slash before no name */
+        (void)setenv("ZLAYER_CONFIG_DIR", folder, 1); /* without memory the job looks in root's folder */
+    }
+}
+
 bool zl_credentials_file(char *ret)
 {
     const char *file = variable("ZLAYER_AUTH_FILE");

@@ -22,6 +22,9 @@ struct zl_credentials {
 /* The folder of registries.yml and auth.json: $ZLAYER_CONFIG_DIR, /etc/zlayer for root, else
  * $XDG_CONFIG_HOME/zlayer or ~/.config/zlayer. `ret` holds 4096 bytes; false when there is none. */
 bool zl_config_file(const char *name, char *ret);
+/* Puts an ordinary user's folder into the environment: programs of ours that are started in a user namespace take
+ * themselves for root. Before other threads run. */
+void zl_config_export(void);
 /* Where `login` keeps credentials when nothing else is said; as above. */
 bool zl_credentials_file(char *ret);
 

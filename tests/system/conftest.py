@@ -206,9 +206,11 @@ def node():
 
 
 class Registry:
-    """Debian's docker-registry on a free loopback port, with storage of its own. tls, auth: of its configuration."""
+    """Debian's docker-registry on a free loopback port, with storage of its own. tls, auth: of its configuration; inside: a pid whose
+    network namespace it lives in."""
 
-    def __init__(self, folder, tls=None, auth=None):
+    def __init__(self, folder, tls=None, auth=None, inside=None):
+        self.enter = ["nsenter", "--target", str(inside), "--net"] if inside else []
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         config = pathlib.Path(folder) / "config.yml"
@@ -217,12 +219,14 @@ class Registry:
             "http": {"addr": self.host, **({"tls": tls} if tls else {})}, **({"auth": auth} if auth else {})}))
         self.log = pathlib.Path(folder) / "access.log"
         with open(self.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(["docker-registry", "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log,
+            self.process = subprocess.Popen([*self.enter, "docker-registry", "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.DEVNULL)
         wait_for("docker-registry listens", self.listens, 20)
 
     def listens(self):
         assert self.process.poll() is None, "docker-registry ended"
+        if self.enter:
+            return subprocess.run([*self.enter, "curl", "-s", f"http://{self.host}/v2/"], stdout=subprocess.DEVNULL, check=False).returncode == 0
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 

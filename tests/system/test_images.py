@@ -20,12 +20,13 @@ from conftest import SLOW, free_port, need_root, program
 class Store:
     """A data dir and the image jobs on it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, enter=()):
         self.data = pathlib.Path(folder)
+        self.enter = enter  # what starts a job elsewhere
         self.images = self.data / "images"
 
     def start(self, env=None, **request):
-        p = subprocess.Popen([program("zl-image"), "--data-dir", self.data], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        p = subprocess.Popen([*self.enter, program("zl-image"), "--data-dir", self.data], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True,
                              env={**{k: v for k, v in os.environ.items() if k != "DOCKER_CONFIG"}, "HOME": "/nowhere",
                                   "ZLAYER_CONFIG_DIR": "/nowhere", **(env or {})})

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pty
+import select
 import shutil
 import stat
 import subprocess
@@ -178,6 +179,37 @@ def test_podman_runs_what_was_pushed(store, registry, tmp_path):
     finally:
         podman.clear()
         podman.stop()
+        shutil.rmtree(where)
+
+
+def test_docker_runs_what_was_pushed(tmp_path):
+    """The daemon, its registry and the job meet in the daemon's own network namespace."""
+    need_root()
+    if not shutil.which("busybox") or not os.path.exists("/usr/sbin/dockerd") or not shutil.which("docker-registry"):
+        pytest.skip("dockerd, docker-registry or busybox is not installed (tools/setup test)")
+    archive = engines.image(tmp_path)
+    where = pathlib.Path(tempfile.mkdtemp(prefix="zl-", dir="/tmp"))
+    docker = engines.Docker(where, archive)
+    try:
+        folder = tmp_path / "registry"
+        folder.mkdir()
+        registry = Registry(folder, inside=docker.daemon.pid)
+        try:
+            docker("tag", engines.IMAGE, f"{registry.host}/e/in:1")
+            docker("push", "--quiet", f"{registry.host}/e/in:1")
+            docker("rmi", f"{registry.host}/e/in:1", engines.IMAGE)
+            store = Store(tmp_path / "data", registry.enter)
+            record = store.pulled(f"{registry.host}/e/in:1")
+            assert store.root(record)["data/in-image"][0].read_text() == "from the image\n"
+            pushed(store, f"{registry.host}/e/in:1", f"localhost:{registry.port}/e/out:1")
+            assert f"@{record['digest']}" in docker.out("pull", "--quiet", f"{registry.host}/e/out@{record['digest']}")
+            docker("pull", "--quiet", f"{registry.host}/e/out:1")
+            assert docker.out("run", "--rm", f"{registry.host}/e/out:1", "cat", "/data/in-image") == "from the image"
+        finally:
+            registry.close()
+    finally:
+        docker.clear()
+        docker.stop()
         shutil.rmtree(where)
 
 
@@ -422,7 +454,8 @@ def test_login_on_a_terminal(user, served, tmp_path, config):
         nonlocal shown
         deadline = time.monotonic() + 20
         while text not in shown:
-            assert time.monotonic() < deadline, shown
+            ready = select.select([master], [], [], max(0, deadline - time.monotonic()))[0]
+            assert ready, shown
             shown += os.read(master, 4096)
     until(b"User name")
     os.write(master, b"me\n")
@@ -870,6 +903,33 @@ def test_by_the_agent(node, liar, served, tmp_path, config):
         agent.communicate(timeout=20)
 
 
+def test_an_ordinary_user(served, tmp_path):
+    """His job takes itself for root in a namespace of its own, and still finds what he has kept."""
+    need_root()
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed (tools/setup test)")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="zl-", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "htpasswd").write_text(tokens.HTPASSWD)
+    r = served(auth={"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}})
+    oci.layout(folder / "l", LAYERS)
+    skopeo("copy", "--dest-creds", "me:sesame", "--dest-tls-verify=false", f"oci:{folder}/l:latest", f"docker://{r.host}/t/x:1")
+    home = folder / "home"
+    home.mkdir()
+    os.chown(home, 54321, 54321)
+
+    def zlayer(*args, stdin=""):
+        return subprocess.run(["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", program("zlayer"), *args], cwd=home, input=stdin, text=True,
+                              env={"HOME": str(home), "PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False)
+    if "zl-inside" in zlayer("pull", f"{r.host}/t/x:1").stderr:
+        pytest.skip("an ordinary user can't have a user namespace here")
+    assert zlayer("login", "-u", "me", "--password-stdin", r.host, stdin="sesame").returncode == 0
+    assert (home / ".config/zlayer/auth.json").stat().st_uid == 54321
+    got = zlayer("pull", f"{r.host}/t/x:1")
+    assert got.returncode == 0, got.stderr
+    shutil.rmtree(folder)
+
+
 def test_references_mean_what_docker_means(store, config):
     """Nothing answers, and the error names the canonical form."""
     away = f"127.0.0.1:{free_port()}"
@@ -879,7 +939,7 @@ def test_references_mean_what_docker_means(store, config):
                             (f"[::1]:{away.split(':')[1]}/a", f"[::1]:{away.split(':')[1]}/a:latest")):
         refused(store, text, "pull_failed", canonical, env=env, verb="pull")
     for text, word in (("UPPER/x", "upper-case"), ("a b", "lower-case"), ("a:b:c/d", "host name"), ("https://a.b/c", "without https://"),
-                       ("x@sha256:1", "sha256:"), ("x:.t", "tag"), ("f" * 64, "@sha256:"), ("-a.b/c", "host name"), ("", "empty")):
+                       ("x@sha256:1", "sha256:"), ("x:.t", "tag"), ("f" * 64, "@sha256:"), ("-a.b/c", "host name")):
         event, code = store.job(env, verb="pull", reference=text)
         assert code == 1 and event["code"] == "invalid_argument" and word in event["message"], (text, event)
 
