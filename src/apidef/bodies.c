@@ -19,7 +19,7 @@
 /* clang-format off */
 static const char *const pulls[] = { "-as the document says", "if_not_present", "always", "never", "newer", NULL };
 static const char *const verbs[] = { "pull", "import", "remove", "push",    "login", "load", "save",
-                                     "tag",  "history", "prune", "fsck", "diff", "df", NULL };
+                                     "tag",  "history", "prune", "fsck", "diff", "df", "referrers", NULL };
 static const char *const formats[] = { "oci", "docker", NULL };
 
 static const struct zl_field deploy_fields[] = {

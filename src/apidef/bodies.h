@@ -55,6 +55,7 @@ enum zl_image_verb {
     ZL_IMAGE_FSCK,
     ZL_IMAGE_DIFF,
     ZL_IMAGE_DF,
+    ZL_IMAGE_REFERRERS,
 };
 
 enum zl_archive_format { ZL_ARCHIVE_OCI, ZL_ARCHIVE_DOCKER };

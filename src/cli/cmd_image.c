@@ -275,6 +275,7 @@ static const struct zl_cmd import = {
 static const struct zl_cmd *const commands[] = { &ls,
                                                  &inspect,
                                                  &zl_cmd_image_history,
+                                                 &zl_cmd_image_referrers,
                                                  &zl_cmd_image_tag,
                                                  &rm,
                                                  &zl_cmd_image_prune,

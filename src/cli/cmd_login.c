@@ -76,7 +76,7 @@ static int verify_and_keep(struct zl_cli *cli, const struct login_options *o, st
     struct zl_image_request request = {
         .verb = ZL_IMAGE_LOGIN, .reference = host, .username = c->user, .password = c->password
     };
-    e = zl_image_login(cli, &request, err);
+    e = zl_image_remote(cli, &request, NULL, err);
     e = e < 0 ? e : zl_credentials_keep(file, host, c, err);
     if (e >= 0)
         zl_note(cli, "logged in to %s as %s; kept in %s", host, c->user, file);

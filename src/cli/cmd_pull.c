@@ -76,6 +76,42 @@ static int run_push(struct zl_cli *cli, void *options, struct zl_err *err)
     return 0;
 }
 
+/* ---- what refers to an image ---- */
+
+static void print_short(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
+{
+    const char *d = zl_value_cstr(row, "digest");
+    zl_buf_printf(out, cli->globals.no_trunc ? "%s" : "%.12s", cli->globals.no_trunc ? d : d + strlen("sha256:"));
+}
+
+static void print_type(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
+{
+    (void)cli;
+    const char *type = zl_value_cstr(row, "artifactType");
+    zl_term_clean(out, zl_str(*type ? type : zl_value_cstr(row, "mediaType")));
+}
+
+static void print_size(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
+{
+    (void)cli;
+    zl_size_text(out, zl_value_u64(row, "size", 0));
+}
+
+static int run_referrers(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    static const struct zl_column columns[] = { { "DIGEST", NULL, 0, print_short },
+                                                { "TYPE", NULL, ZL_COLUMN_CUT, print_type },
+                                                { "MANIFEST", NULL, ZL_COLUMN_RIGHT, print_size } };
+    static const struct zl_listing listing = { columns, ZL_ARRAY_LEN(columns), "digest", "nothing refers to it" };
+    const struct push_options *o = options;
+    struct zl_image_request request = { .verb = ZL_IMAGE_REFERRERS, .reference = o->image };
+    struct zl_value *rows = zl_value_new(&cli->arena, ZL_LIST);
+    int e = zl_image_remote(cli, &request, rows, err);
+    if (e >= 0)
+        zl_output_list(cli, &listing, rows);
+    return e;
+}
+
 #define AT(field) offsetof(struct pull_options, field)
 static const struct zl_opt pull_options[] = {
     { "policy", 0, ZL_OPT_ENUM, AT(policy), "WHEN", "when to ask the registry", zl_pull_policies,
@@ -128,4 +164,26 @@ const struct zl_cmd zl_cmd_push = {
     ZL_CMD_ARGS(push_args),
     .size = sizeof(struct push_options),
     .run = run_push,
+};
+
+static const struct zl_arg referrers_args[] = {
+    { "IMAGE", offsetof(struct push_options, image), 0, "a reference, as its registry knows it",
+      .complete = ZL_COMPLETE_IMAGES },
+};
+static const struct zl_example referrers_examples[] = {
+    { "zlayer image referrers registry.example.com/team/app:1", "its signatures and SBOMs" },
+    { "zlayer pull registry.example.com/team/app@sha256:…", "one of them, by its digest" },
+};
+const struct zl_cmd zl_cmd_image_referrers = {
+    .name = "referrers",
+    .summary = "List what refers to an image in its registry",
+    .details =
+        "Signatures, SBOMs and other artifacts whose subject it is. Where a registry keeps no such lists, the index "
+        "at the tag that stands for them is read.",
+    .group = ZL_GROUP_IMAGES,
+    .flags = ZL_CMD_OUTPUT,
+    ZL_CMD_EXAMPLES(referrers_examples),
+    ZL_CMD_ARGS(referrers_args),
+    .size = sizeof(struct push_options),
+    .run = run_referrers,
 };

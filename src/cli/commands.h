@@ -6,6 +6,7 @@
 extern const struct zl_cmd zl_cmd_up, zl_cmd_deploy, zl_cmd_down, zl_cmd_stop, zl_cmd_exec;
 extern const struct zl_cmd zl_cmd_status, zl_cmd_ps, zl_cmd_logs;
 extern const struct zl_cmd zl_cmd_pull, zl_cmd_push, zl_cmd_login, zl_cmd_logout, zl_cmd_image;
+extern const struct zl_cmd zl_cmd_image_referrers;
 extern const struct zl_cmd zl_cmd_image_history, zl_cmd_image_tag, zl_cmd_image_prune, zl_cmd_image_df;
 extern const struct zl_cmd zl_cmd_image_diff, zl_cmd_image_fsck;
 extern const struct zl_cmd zl_cmd_image_save, zl_cmd_image_export, zl_cmd_image_load;

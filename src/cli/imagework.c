@@ -167,7 +167,7 @@ static int spawn(const char *program, const char *inside, const char *data, int 
                      (char[]){ "map" },
                      (char *)(uintptr_t)program,
                      (char[]){ "zl-image" },
-                     (char *)(uintptr_t)(data ? "--data-dir" : "--login"),
+                     (char *)(uintptr_t)(data ? "--data-dir" : "--remote"),
                      (char *)(uintptr_t)data,
                      NULL };
     enum { LEADING = 3 };
@@ -254,9 +254,10 @@ static int by_own_job(struct listener *l, const struct zl_image_request *request
     return run_job(l, c->place.data, request, descriptor, err);
 }
 
-int zl_image_login(struct zl_cli *cli, const struct zl_image_request *request, struct zl_err *err)
+int zl_image_remote(struct zl_cli *cli, const struct zl_image_request *request, struct zl_value *rows,
+                    struct zl_err *err)
 {
-    struct listener l = { .cli = cli };
+    struct listener l = { .cli = cli, .rows = rows };
     zl_progress_init(&l.progress, cli);
     int e = run_job(&l, NULL, request, -EBADF, err);
     zl_progress_done(&l.progress);

@@ -10,8 +10,9 @@
 /* *ret: the last event, or the reply to a removal. */
 int zl_image_work(struct zl_cli *cli, const struct zl_image_request *request, const struct zl_value **ret,
                   struct zl_err *err) ZL_MUST;
-/* Whether a registry takes the request's credentials; never by the agent, whose business they are not. */
-int zl_image_login(struct zl_cli *cli, const struct zl_image_request *request, struct zl_err *err) ZL_MUST;
+/* Work on a registry alone (login, referrers); never by the agent, whose business it is not. `rows` as below. */
+int zl_image_remote(struct zl_cli *cli, const struct zl_image_request *request, struct zl_value *rows,
+                    struct zl_err *err) ZL_MUST;
 /* The same with more: events that tell neither progress nor the end become rows of `rows`, whatever the outcome; with
  * `descriptor` (else -EBADF) the work is our own job's, which has it as its descriptor 3. */
 struct zl_image_work_options {

@@ -50,7 +50,8 @@ int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 
 int zl_pull(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_push(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
-int zl_login(struct zl_image_job *job, struct zl_err *err) ZL_MUST; /* of a job without a store */
+int zl_login(struct zl_image_job *job, struct zl_err *err) ZL_MUST; /* this and the next: without a store */
+int zl_referrers(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_import(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_load(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 int zl_save(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

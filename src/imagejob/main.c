@@ -1,6 +1,7 @@
 /*
  * zl-image: one image job. `zl-image --data-dir DIR`: the request (JSON) on descriptor 0, events (a JSON object a line)
- * on descriptor 1, the exit code from the error table. `zl-image --login`: the same, for a request that needs no store.
+ * on descriptor 1, the exit code from the error table. `zl-image --remote`: the same, for a request to a
+ * registry alone, without a store.
  */
 #include "base/fd.h"
 #include "imagejob/job.h"
@@ -35,17 +36,18 @@ static int read_request(struct zl_image_job *job, struct zl_err *err)
 static int run(struct zl_image_job *job, struct zl_err *err)
 {
     static int (*const verbs[])(struct zl_image_job *, struct zl_err *) = {
-        [ZL_IMAGE_PULL] = zl_pull,       [ZL_IMAGE_IMPORT] = zl_import, [ZL_IMAGE_REMOVE] = zl_remove,
-        [ZL_IMAGE_LOAD] = zl_load,       [ZL_IMAGE_SAVE] = zl_save,     [ZL_IMAGE_TAG] = zl_tag,
-        [ZL_IMAGE_HISTORY] = zl_history, [ZL_IMAGE_PRUNE] = zl_prune,   [ZL_IMAGE_FSCK] = zl_fsck,
-        [ZL_IMAGE_DIFF] = zl_diff,       [ZL_IMAGE_DF] = zl_df,         [ZL_IMAGE_PUSH] = zl_push,
-        [ZL_IMAGE_LOGIN] = NULL,
+        [ZL_IMAGE_PULL] = zl_pull,       [ZL_IMAGE_IMPORT] = zl_import,
+        [ZL_IMAGE_REMOVE] = zl_remove,   [ZL_IMAGE_LOAD] = zl_load,
+        [ZL_IMAGE_SAVE] = zl_save,       [ZL_IMAGE_TAG] = zl_tag,
+        [ZL_IMAGE_HISTORY] = zl_history, [ZL_IMAGE_PRUNE] = zl_prune,
+        [ZL_IMAGE_FSCK] = zl_fsck,       [ZL_IMAGE_DIFF] = zl_diff,
+        [ZL_IMAGE_DF] = zl_df,           [ZL_IMAGE_PUSH] = zl_push,
+        [ZL_IMAGE_LOGIN] = zl_login,     [ZL_IMAGE_REFERRERS] = zl_referrers,
     };
     int r = read_request(job, err);
-    if (r == 0 && (job->request->verb == ZL_IMAGE_LOGIN) != (job->store.dir < 0))
-        r = zl_fail(err, ZL_E_INVALID, "a login has no store, and all else has one");
-    if (r == 0 && job->request->verb == ZL_IMAGE_LOGIN)
-        return zl_login(job, err);
+    bool remote = r == 0 && (job->request->verb == ZL_IMAGE_LOGIN || job->request->verb == ZL_IMAGE_REFERRERS);
+    if (r == 0 && remote != (job->store.dir < 0))
+        r = zl_fail(err, ZL_E_INVALID, "this is %s", remote ? "done without a store" : "not done without a store");
     return r < 0 ? r : verbs[job->request->verb](job, err);
 }
 
@@ -65,13 +67,13 @@ int main(int argc, char **argv)
     struct zl_image_job job;
     struct zl_err err = { 0 };
     (void)signal(SIGPIPE, SIG_IGN);
-    bool login = argc == 2 && zl_streq(argv[1], "--login");
-    if (!login && (argc != 3 || !zl_streq(argv[1], "--data-dir"))) {
-        fprintf(stderr, "usage: zl-image --data-dir DIR | --login (the request comes on standard input)\n");
+    bool remote = argc == 2 && zl_streq(argv[1], "--remote");
+    if (!remote && (argc != 3 || !zl_streq(argv[1], "--data-dir"))) {
+        fprintf(stderr, "usage: zl-image --data-dir DIR | --remote (the request comes on standard input)\n");
         return 2;
     }
     umask(0); /* every mode is said where a file is made */
-    int r = zl_image_job_open(&job, login ? NULL : argv[2], &err);
+    int r = zl_image_job_open(&job, remote ? NULL : argv[2], &err);
     job.events = 1;
     r = r < 0 ? r : run(&job, &err);
     if (r < 0)

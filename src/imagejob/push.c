@@ -8,6 +8,7 @@
 #include "image/credentials.h"
 #include "imagejob/confine.h"
 #include "imagejob/job.h"
+#include "imagejob/referrers.h"
 #include "imagejob/upload.h"
 
 #include <curl/curl.h>

@@ -1,7 +1,6 @@
 /*
- * Writing to a repository: blobs that it lacks, by mounting or in pieces that go on after a break, manifests byte for
- * byte, and the list of referrers where the registry keeps none itself. Thread: any, several at once; a repository's
- * manifests from one. Owns: nothing. Fails: as registry.h.
+ * Writing to a repository: blobs that it lacks, by mounting or in pieces that go on after a break and manifests byte
+ * for byte. Thread: any, several at once; a repository's manifests from one. Owns: nothing. Fails: as registry.h.
  */
 #pragma once
 
@@ -25,6 +24,3 @@ int zl_registry_push_blob(struct zl_registry *r, const struct zl_upload *u, enum
 /* `name` is a tag or the digest. *subject: the registry has put it among the referrers of its subject. */
 int zl_registry_push_manifest(struct zl_registry *r, const char *name, const char *media_type, struct zl_str body,
                               const char *digest, bool *subject, struct zl_err *err) ZL_MUST;
-/* For a registry that does not: adds the manifest to the index at the tag that stands for its subject's referrers. */
-int zl_registry_add_referrer(struct zl_registry *r, const struct zl_oci_manifest *m, const char *digest,
-                             struct zl_str body, struct zl_err *err) ZL_MUST;

@@ -790,7 +790,7 @@ def test_artifacts_are_kept_and_pushed(store, liar, registry, image):
     Store(store.data.parent / "other").failed(f"{liar.host}/t/x:sbom", "digest_mismatch", record["layers"][0][:19])
 
 
-def test_referrers(store, liar, registry, image):
+def test_referrers(store, liar, registry, image, user):
     """Debian's registry keeps no referrers, so the client does, at a tag; one that does says so."""
     subject = liar.manifests["v1"][0]
     first, second = put_artifact(liar, "s1", subject), put_artifact(liar, "s2", subject).replace(b'"up"', b'"down"')
@@ -803,6 +803,11 @@ def test_referrers(store, liar, registry, image):
     assert index["mediaType"] == lying.INDEX
     assert [(m["digest"], m["artifactType"], m["annotations"]) for m in index["manifests"]] == [
         (oci.digest(first), "application/vnd.example.sbom", {"made": "up"}), (oci.digest(second), "application/vnd.example.sbom", {"made": "down"})]
+    rows = user.json("image", "referrers", f"{registry.host}/t/x:1")
+    assert rows == [{"digest": oci.digest(d), "artifactType": "application/vnd.example.sbom", "mediaType": lying.MANIFEST, "size": len(d),
+                     "annotations": {"made": word}} for d, word in ((first, "up"), (second, "down"))]
+    assert "application/vnd.example.sbom" in user.run("image", "referrers", f"{registry.host}/t/x@{oci.digest(subject)}").stdout
+    assert user.json("image", "referrers", f"{registry.host}/t/x:s1") == []
     proxy = faultproxy.Proxy(registry.host)
     try:
         proxy.fault("PUT", "/manifests/", lambda h: h.forward(headers={"OCI-Subject": oci.digest(subject)}))
@@ -810,6 +815,39 @@ def test_referrers(store, liar, registry, image):
         assert not [p for _, p in proxy.of("GET", "PUT") if "/manifests/sha256-" in p]
     finally:
         proxy.close()
+
+
+def test_a_registry_that_lists_referrers(user, liar, tmp_path):
+    """In pages, as it likes; and what it lists may be nonsense."""
+    oci.layout(tmp_path / "l", LAYERS)
+    liar.load(tmp_path / "l")
+    digest = oci.digest(liar.manifests["v1"][0])
+
+    def page(*names, link=None):
+        body = json.dumps({"schemaVersion": 2, "mediaType": lying.INDEX, "manifests": [
+            {"mediaType": lying.MANIFEST, "digest": oci.digest(n.encode()), "size": 5, "artifactType": n} for n in names]}).encode()
+        return lambda h: h.reply(200, body, {"Content-Type": lying.INDEX, **({"Link": f'<{link}>; rel="next"'} if link else {})})
+    name = f"{liar.host}/t/x:v1"
+    liar.on(f"/v2/t/x/referrers/{digest}?last=a", page("c"))
+    liar.on(f"/v2/t/x/referrers/{digest}", page("a", "b\033[31m", link=f"/v2/t/x/referrers/{digest}?last=a"))
+    assert [r["artifactType"] for r in user.json("image", "referrers", name)] == ["a", "b\033[31m", "c"]
+    shown = user.run("image", "referrers", name).stdout
+    assert "b?[31m" in shown and "\033" not in shown
+    for behaviour, word in ((lambda h: h.reply(200, b"<html>"), "no JSON"), (lambda h: h.reply(200, b'{"manifests":{}}'), "no index"),
+                            (lambda h: h.reply(200, b'{"manifests":[{"digest":"../x"}]}'), "no digest"), (lambda h: h.endless(), "larger than"),
+                            (page("a", link=f"/v2/t/x/referrers/{digest}"), "pages"), (lambda h: h.reply(403, b"{}"), "refuses access")):
+        liar.behaviours = [("/referrers/", behaviour)]
+        r = user.run("image", "referrers", name, check=False)
+        assert r.returncode != 0 and word in r.stderr and name in r.stderr, r.stderr
+
+
+def test_what_a_registry_wants_to_be_read(store, liar, image):
+    data, media = liar.manifests["v1"]
+    liar.put_manifest("old", data.replace(b"2,", b"2 ,", 1))
+    data = liar.manifests["old"][0]
+    liar.on("/manifests/old", lambda h: h.reply(200, data, {"Content-Type": media, "Warning": '299 - "this goes away \tsoon"'}))
+    event, code = store.pull(f"{liar.host}/t/x:old")
+    assert code == 0 and event["warning"] == "this goes away ?soon"
 
 
 # --- the command line
