@@ -143,7 +143,6 @@ int main(int argc, char **argv)
     int code = ocirun_parse(&r, verbs, argc, argv, &verb);
     if (code == 0 && r.o.help && !(verb && verb->refused)) {
         ocirun_usage(stdout, verbs, verb);
-        zl_arena_done(&r.arena);
         return 0;
     }
     int log = ocirun_open_log(&r, argc, argv);
@@ -154,6 +153,6 @@ int main(int argc, char **argv)
         bool program = r.err.code == ZL_E_NO_COMMAND || r.err.code == ZL_E_NOT_EXECUTABLE;
         code = program ? zl_error_exit(r.err.code) : 1;
     }
-    zl_arena_done(&r.arena);
+    /* The arena goes with the process: to free it would copy each page of it that the fork has shared. */
     return code;
 }

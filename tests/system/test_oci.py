@@ -164,6 +164,14 @@ def test_it_outlives_who_made_it(bundle):
     assert bundle.status() == "running" and len(json.loads(bundle("ps", "-f", "json", "c").stdout)) == 2
 
 
+def test_many_variables(bundle):
+    """All of them, and HOME only when it is not there."""
+    env = [f"V{i}={i}" for i in range(5000)]
+    for more, home in ([], "HOME=/"), (["HOME=/own"], "HOME=/own"):
+        r = bundle.run("cat", "/proc/self/environ", process={**bundle.config["process"], "env": [*env, *more]}, check=True)
+        assert r.stdout.rstrip("\0\n").split("\0") == [*env, home]
+
+
 def test_user_and_rights(bundle):
     process = {**bundle.config["process"], "user": {"uid": 1000, "gid": 2000, "umask": 0o27, "additionalGids": [5, 6]},
                "oomScoreAdj": 321, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},

@@ -326,12 +326,25 @@ static int leave_keyring(const struct zl_job *job, struct zl_setup_error *err)
                                          : "");
 }
 
+/* The job's variables, and one more unless it is NULL. */
+static const char **make_env(const struct zl_job *job, const char *more)
+{
+    size_t n = 0;
+    while (job->env[n])
+        n++;
+    const char **env = zl_try_malloc((n + 2) * sizeof *env);
+    if (env) {
+        memcpy(env, job->env, n * sizeof *env);
+        env[n] = more;
+        env[n + 1] = NULL;
+    }
+    return env;
+}
+
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report, struct zl_setup_error *err)
 {
     struct identity id = { 0 };
     char program[4096], home[280];
-    const char *env[4098];
-    size_t n = 0;
     if (!argv[0])
         return zl_setup_fail(err, ZL_E_NO_COMMAND, "run nothing: there is no command");
     int r = job->exact_user ? exact(job, &id, err) : resolve(job->user, &id, err);
@@ -355,13 +368,10 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report,
     r = r < 0 ? r : find_program(job, argv[0], program, sizeof program, err);
     if (r < 0)
         return r;
-    for (const char *const *e = job->env; *e && n < ZL_ARRAY_LEN(env) - 2; e++)
-        env[n++] = *e;
-    if (!env_of(job, "HOME")) {
-        snprintf(home, sizeof home, "HOME=%s", id.home);
-        env[n++] = home;
-    }
-    env[n] = NULL;
+    snprintf(home, sizeof home, "HOME=%s", id.home);
+    zl_auto_free const char **env = make_env(job, env_of(job, "HOME") ? NULL : home);
+    if (!env)
+        return zl_setup_fail(err, -ENOMEM, "make the list of variables");
     umask((mode_t)job->umask);
     default_signals();
     /* Nothing of the host stays open in the container (CVE-2024-21626). */
