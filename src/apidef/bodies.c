@@ -132,8 +132,10 @@ static void need_path(struct zl_decoder *d, const struct zl_value *v, const char
 
 static void need_name(struct zl_decoder *d, const struct zl_value *v, const char *key, const char *name)
 {
-    if (!(name && name[0]))
-        zl_problem_add(d, key_of(v, key), "yaml_error", NULL, "the request needs the key '%s'", key);
+    if (!name)
+        zl_problem_add(d, v, "yaml_error", NULL, "the request needs the key '%s'", key);
+    else if (!name[0])
+        zl_problem_add(d, key_of(v, key), "yaml_error", NULL, "'%s' must not be empty", key);
 }
 
 int zl_prune_filter(const char *text, uint64_t now_ms, int64_t *before_ms, const char **label)

@@ -95,7 +95,7 @@ static void draw(struct zl_progress *p)
     for (unsigned i = p->n > 20 ? p->n - 20 : 0; i < p->n; i++, p->drawn++) {
         zl_auto_buf line = ZL_BUF_INIT;
         const struct zl_progress_row *r = &p->rows[i];
-        zl_buf_printf(&line, "%-20.40s %s", r->key, r->text);
+        zl_buf_printf(&line, "%-14.40s %s", r->key, r->text); /* so that 80 columns hold the time that is left */
         if (r->total)
             add_bar(p, &line, r);
         size_t n = 0, end = 0; /* a line that wraps would be counted wrongly */

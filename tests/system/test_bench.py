@@ -44,3 +44,18 @@ def test_oci(tmp_path):
         assert found["other"]["2 alive at once, run -d: made"] == 1
     assert groups() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rows"]
+
+
+def test_images(tmp_path):
+    """bench/images/run: zlayer's rows and the floor's, without peers."""
+    need_root()
+    rows = tmp_path / "rows"
+    r = subprocess.run([sys.executable, "-B", TOP / "bench/images/run", "--no-peer", "--rounds", "1", "--mib", "2", "--images", "many,large",
+                        "--json", rows],
+                       env={**os.environ, "ZLAYER_BUILD": str(BUILD)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, timeout=300 * SLOW, check=False)
+    assert r.returncode in (0, 1), r.stderr  # 1: a goal was missed
+    found = {(row["system"], row["case"]) for row in map(json.loads, rows.read_text().splitlines())}
+    for case in [f"pull {name}, {form}" for name in ("many", "large") for form in ("gzip", "zstd")]:
+        assert {("zlayer", case), ("floor, with the writing to the disk", case)} <= found
+    assert {("zlayer", "pull of an image that is there"), ("zlayer", "greatest memory of a pull")} <= found

@@ -38,9 +38,11 @@ static void check(const struct zl_cmd *cmd)
         assert_ptr_equal(zl_option_find(cmd, zl_str(o->name)), o); /* unique */
         if (o->letter)
             assert_ptr_equal(zl_option_find_letter(cmd, o->letter), o);
-        for (unsigned g = 0; g < zl_global_options_n; g++) /* a global option means the same everywhere */
-            assert_false(zl_streq(zl_global_options[g].name, o->name) ||
-                         (o->letter && zl_global_options[g].letter == o->letter));
+        for (unsigned g = 0; g < zl_global_options_n;
+             g++) /* a global option means the same wherever it means anything */
+            assert_false(zl_option_applies(cmd, &zl_global_options[g]) &&
+                         (zl_streq(zl_global_options[g].name, o->name) ||
+                          (o->letter && zl_global_options[g].letter == o->letter)));
     }
     for (unsigned i = 0; i < cmd->n_args; i++) {
         assert_non_null(cmd->args[i].help);
