@@ -370,6 +370,23 @@ int ocirun_kill(struct ocirun *r, const char *id, const char *signal)
     return syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) < 0 ? zl_fail(&r->err, -errno, "signal %s", id) : 0;
 }
 
+/* By force: what is in the groups that the document names is ended before the folder goes. systemd's are not known. */
+static int remove_unreadable(struct ocirun *r, int folder, const char *id)
+{
+    struct zl_oci_runtime *c;
+    struct ocirun_state s = { .id = id, .cgroup_parent = "", .cgroup_name = "", .unit = "", .controllers = UINT32_MAX };
+    int e = ocirun_load(r, folder, id, &c);
+    const char *path = e == 0 ? c->linux_.cgroups_path : NULL;
+    if (e == 0 && !(path && strchr(path, ':')) &&
+        ocirun_cgroup_path(r, path, id, &s.cgroup_parent, &s.cgroup_name) == 0) {
+        e = ocirun_groups_remove(r, &s, 10000);
+        if (e < 0)
+            return e;
+    }
+    r->err = (struct zl_err){ 0 };
+    return ocirun_remove_folder(r, id);
+}
+
 int ocirun_delete(struct ocirun *r, const char *id)
 {
     struct ocirun_state *s;
@@ -378,7 +395,7 @@ int ocirun_delete(struct ocirun *r, const char *id)
         return folder == ZL_E_NOT_FOUND && r->o.force ? 0 : folder;
     int e = ocirun_read_state(r, folder, id, &s);
     if (e < 0)
-        return r->o.force ? ocirun_remove_folder(r, id) : e;
+        return !r->o.force ? e : e == ZL_E_NOT_FOUND ? ocirun_remove_folder(r, id) : remove_unreadable(r, folder, id);
     enum ocirun_status status = ocirun_status(s, folder);
     if (status != OCIRUN_STOPPED && !r->o.force)
         return zl_fail(&r->err, ZL_E_CONFLICT, "cannot delete container %s that is not stopped: %s", id,

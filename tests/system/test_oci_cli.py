@@ -245,6 +245,22 @@ def test_pidfds(bundle):  # noqa: F811
     assert r.returncode == 1 and bundle("state", "two", check=False).returncode == 1
 
 
+def test_a_state_that_cannot_be_read(bundle):  # noqa: F811
+    """It says so; by force all the same nothing of the container goes on."""
+    bundle.write("forever")
+    for text in (b"", b"{", b"[]", b'{"id":"c"}', b"\xff" * 100):
+        pid = bundle.create()
+        bundle("start", "c")
+        (bundle.state / "c/state.json").write_bytes(text)
+        for verb in ("state", "kill", "delete", "pause", "ps"):
+            r = bundle(verb, "c", check=False)
+            assert r.returncode == 1 and "the state of c" in r.stderr, (text, verb, r)
+        assert os.path.exists(f"/proc/{pid}/exe")
+        bundle("delete", "--force", "c")
+        assert not os.path.exists(f"/proc/{pid}/exe") and not any(pathlib.Path("/sys/fs/cgroup").glob("*/zl-oci-c"))
+        assert bundle("list", "-q").stdout == ""
+
+
 LISTENING = "import os, socket, sys; s = socket.create_server(('127.0.0.1', 0)); os.dup2(s.fileno(), 3); os.set_inheritable(3, True); " \
     "os.environ.update(LISTEN_PID=str(os.getpid() + int(sys.argv[1])), LISTEN_FDS=sys.argv[2], LISTEN_FDNAMES='web'); " \
     "os.execv(sys.argv[3], sys.argv[3:])"
