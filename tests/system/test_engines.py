@@ -193,11 +193,12 @@ def test_mounts_spread_as_a_volume_says(kind, request):
         run("mount", "-t", "tmpfs", "zl-test", shared)
         run("mount", "--make-shared", shared)
         run("mkdir", shared / "ours", shared / "theirs")
-        # ctr leaves the root as it is by itself, and with it nothing goes out.
-        for option, expected in (("rprivate", (False, False)), ("rslave", (True, False)), ("rshared", (True, kind != "containerd"))):
+        for option, expected in (("rprivate", (False, False)), ("rslave", (True, False)), ("rshared", (True, True))):
             volume = VOLUME[kind](shared, "/v", option)
             if kind == "containerd":
-                e.run("one", "sleep", "1000", options=["-d", "--cap-add", "CAP_SYS_ADMIN", *volume])
+                # docker and podman say by themselves that the root is shared, too, without which nothing goes out
+                root = ["--rootfs-propagation", "shared"] if option == "rshared" else []
+                e.run("one", "sleep", "1000", options=["-d", "--cap-add", "CAP_SYS_ADMIN", *root, *volume])
                 call = e.exec
             else:
                 e("run", "-d", "--name", "one", "--cap-add", "sys_admin", "--security-opt", "seccomp=unconfined", *volume, IMAGE, "sleep", "1000")

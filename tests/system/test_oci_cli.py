@@ -1,4 +1,5 @@
 """The command line of zl-oci, as engines and strangers use it: options before and behind the verb, logs, formats, garbage."""
+import copy
 import json
 import os
 import pathlib
@@ -243,6 +244,25 @@ def test_pidfds(bundle):  # noqa: F811
     bundle.ids.append("two")
     r = bundle("run", "-d", "--pidfd-socket", path, "two", check=False)
     assert r.returncode == 1 and bundle("state", "two", check=False).returncode == 1
+
+
+def test_signals_by_name_and_number(bundle):  # noqa: F811
+    """Those of real time, too; what ended it is the exit code of who waits. (The first process of a pid namespace ends by KILL alone.)"""
+    linux = copy.deepcopy(bundle.config["linux"])
+    linux["namespaces"] = [n for n in linux["namespaces"] if n["type"] != "pid"]
+    bundle.write("forever", linux=linux)
+    for signal_name, number in (("KILL", 9), ("sigusr1", 10), ("12", 12), ("RTMIN", 34), ("SIGRTMIN+2", 36), ("RTMAX-1", 63), ("64", 64)):
+        with subprocess.Popen([ZL_OCI, "--root", bundle.state, "run", "one"], cwd=bundle.folder, stdin=subprocess.DEVNULL) as p:
+            try:
+                wait_for("it runs", lambda: bundle("exec", "one", "/workload", check=False).returncode == 0)
+                bundle("kill", "one", signal_name)
+                assert p.wait(20 * SLOW) == 128 + number, signal_name
+            finally:
+                bundle("delete", "--force", "one")
+    bundle.create()
+    for bad in ("0", "65", "-9", "SIG", "NOPE", "RTMIN+31", "9x", ""):
+        r = bundle("kill", "c", "--", bad, check=False)
+        assert r.returncode == 1 and f"no signal is called '{bad}'" in r.stderr, (bad, r)
 
 
 def test_a_state_that_cannot_be_read(bundle):  # noqa: F811
