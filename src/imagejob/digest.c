@@ -1,10 +1,13 @@
 #include "imagejob/digest.h"
 
+#include "base/alloc.h"
 #include "base/assert.h"
 #include "base/str.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <unistd.h>
 
 /* The struct has no members of its own: it is OpenSSL's context under our name. */
 static EVP_MD_CTX *context(struct zl_digest *d)
@@ -54,6 +57,20 @@ char *zl_digest_of(const void *p, size_t n, char ret[ZL_DIGEST_SIZE])
     zl_digest_finish(d, ret);
     zl_digest_free(d);
     return ret;
+}
+
+int zl_digest_of_file(int fd, char ret[ZL_DIGEST_SIZE])
+{
+    enum { BLOCK = 256 << 10 };
+    struct zl_digest *d = zl_digest_new();
+    zl_auto_free char *block = zl_xmalloc(BLOCK);
+    ssize_t n;
+    for (off_t at = 0; (n = pread(fd, block, BLOCK, at)) > 0; at += n)
+        zl_digest_add(d, block, (size_t)n);
+    int r = n < 0 ? -errno : 0;
+    zl_digest_finish(d, ret);
+    zl_digest_free(d);
+    return r;
 }
 
 char *zl_chain_id(const char *below, const char *diff_id, char ret[ZL_DIGEST_SIZE])

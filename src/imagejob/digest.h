@@ -15,5 +15,7 @@ char *zl_digest_finish(struct zl_digest *d, char ret[ZL_DIGEST_SIZE]);
 
 /* The digest of bytes in memory; returns ret. */
 char *zl_digest_of(const void *p, size_t n, char ret[ZL_DIGEST_SIZE]);
+/* Of an open file, from its start and without moving its offset; -errno. */
+int zl_digest_of_file(int fd, char ret[ZL_DIGEST_SIZE]);
 /* The ChainID of a layer on top of `below` ("" for the lowest): OCI image-spec, config.md. Returns ret. */
 char *zl_chain_id(const char *below, const char *diff_id, char ret[ZL_DIGEST_SIZE]);

@@ -175,16 +175,8 @@ static int send_all(struct upload *s, struct zl_fetch_reply *reply, struct zl_er
 static int look_at_own(const struct zl_upload *u, int x, struct zl_err *err)
 {
     char text[ZL_DIGEST_SIZE];
-    struct zl_digest *d = zl_digest_new();
-    zl_auto_free char *block = zl_xmalloc(1 << 18);
-    ssize_t n;
-    off_t at = 0;
-    while ((n = pread(u->fd, block, 1 << 18, at)) > 0) {
-        zl_digest_add(d, block, (size_t)n);
-        at += n;
-    }
-    zl_digest_finish(d, text);
-    zl_digest_free(d);
+    if (zl_digest_of_file(u->fd, text) < 0)
+        return x;
     if (zl_streq(text, u->digest))
         return x;
     return zl_hint(err, zl_fail(err, ZL_E_BAD_IMAGE, "the stored blob is damaged: its digest is %s", text),

@@ -786,6 +786,10 @@ def test_artifacts_are_kept_and_pushed(store, liar, registry, image):
     assert (store.images / "blobs/sha256" / record["layers"][0][7:]).read_bytes() == b"an sbom of any form"
     pushed(store, f"{liar.host}/t/x:sbom", f"{registry.host}/t/x:sbom")
     assert raw(f"{registry.host}/t/x:sbom") == artifact
+    (store.images / "blobs/sha256" / record["layers"][0][7:]).write_bytes(b"rotten")
+    liar.put_manifest("sbom2", artifact.replace(b'"up"', b'"again"'))
+    store.pulled(f"{liar.host}/t/x:sbom2")
+    assert (store.images / "blobs/sha256" / record["layers"][0][7:]).read_bytes() == b"an sbom of any form"
     liar.on(record["layers"][0], lambda h: h.reply(200, b"x" * 19))
     Store(store.data.parent / "other").failed(f"{liar.host}/t/x:sbom", "digest_mismatch", record["layers"][0][:19])
 
