@@ -88,8 +88,12 @@ static int take(struct zl_agent *a, const struct record *r)
         return e < 0 ? e : -ESRCH;
     e = zl_inside_open(&h->inside, r->inner);
     struct pollfd gone = { .fd = inner, .events = POLLIN };
-    if (e < 0 || poll(&gone, 1, 0) != 0) /* had it ended meanwhile, its number might be another's */
-        return e < 0 ? e : -ESRCH;
+    if (e == 0 && poll(&gone, 1, 0) != 0) { /* had it ended meanwhile, its number might be another's */
+        zl_inside_done(&h->inside);
+        e = -ESRCH;
+    }
+    if (e < 0)
+        return e;
     h->pidfd = ZL_TAKE_FD(pidfd);
     h->pid = r->pid;
     h->started_ms = zl_clock_mono_ms();
