@@ -80,11 +80,11 @@ static bool is_sealed(int self)
 {
     char path[8];
     struct statvfs fs;
-    int seals = fcntl(self, F_GET_SEALS);
-    if (seals >= 0)
-        return seals & F_SEAL_WRITE;
-    return fstatvfs(self, &fs) == 0 && fs.f_flag & ST_RDONLY && readlink("/proc/self/exe", path, sizeof path) == 1 &&
-           path[0] == '/';
+    if (fstatvfs(self, &fs) == 0 && fs.f_flag & ST_RDONLY && readlink("/proc/self/exe", path, sizeof path) == 1 &&
+        path[0] == '/')
+        return true;
+    int seals = fcntl(self, F_GET_SEALS); /* every file of a tmpfs can tell */
+    return seals >= 0 && seals & F_SEAL_WRITE;
 }
 
 /*

@@ -23,7 +23,7 @@ void ocirun_remember_folder(void)
 {
     char self[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
+    if (n <= 1) /* this is such a copy */
         return;
     self[n] = 0;
     *strrchr(self, '/') = 0;

@@ -18,7 +18,7 @@ import termios
 import pytest
 
 import leftovers
-from conftest import BUILD, SLOW, need_root, wait_for
+from conftest import BUILD, SLOW, alive, need_root, wait_for
 
 # ZL_OCI_WRAP: a program that runs it without the newer system calls (test_older_kernels.py).
 OLDER = bool(os.environ.get("ZL_OCI_WRAP"))
@@ -147,8 +147,7 @@ def test_kill_all_and_delete_force(bundle):
         pid = bundle.create()
         bundle("start", "c")
         bundle(*end)
-        wait_for("it is gone", lambda p=pid: not os.path.exists(f"/proc/{p}") or
-                 pathlib.Path(f"/proc/{p}/stat").read_text().rsplit(")")[1].split()[0] in "ZX")
+        wait_for("it is gone", lambda p=pid: not alive(p))
         bundle("delete", "--force", "c")
 
 
