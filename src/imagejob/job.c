@@ -155,6 +155,7 @@ int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const cha
     snprintf(to, sizeof to, "blobs/sha256/%s", digest + 7);
     if (renameat(job->staging, file, job->store.dir, to) < 0)
         return zl_fail(err, -errno, "keep the blob %.20s…", digest);
+    atomic_store(&job->unflushed, true);
     return 0;
 }
 
@@ -168,12 +169,25 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
     zl_auto_close ZL_UNUSED int lock =
         zl_store_lock(&job->store, false); /* the collector takes half-written files for leftovers */
     zl_auto_close int blobs = zl_openat(job->store.dir, "blobs/sha256", O_RDONLY | O_DIRECTORY, 0);
-    int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_POWER_PROOF);
+    int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_KILL_PROOF);
+    atomic_store(&job->unflushed, true); /* one writing to the disk does for all of them */
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;
+}
+
+int zl_image_job_stored_blob(struct zl_image_job *job, const char *digest, int64_t size)
+{
+    char path[100], is[ZL_DIGEST_SIZE];
+    snprintf(path, sizeof path, "blobs/sha256/%.64s", digest + 7);
+    zl_auto_close int fd = zl_openat(job->store.dir, path, O_RDONLY | O_NOFOLLOW, 0);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != size)
+        return -ENOENT;
+    return zl_digest_of_file(fd, is) == 0 && zl_streq(digest, is) ? ZL_TAKE_FD(fd) : -ENOENT;
 }
 
 int zl_image_job_flush(struct zl_image_job *job, struct zl_err *err)
 {
+    atomic_store(&job->unflushed, false);
     if (syncfs(job->staging) < 0)
         return zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the layers to the disk");
     return 0;
@@ -182,6 +196,8 @@ int zl_image_job_flush(struct zl_image_job *job, struct zl_err *err)
 int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err)
 {
     static const char *const folders[] = { "layers", "blobs/sha256" };
+    if (atomic_load(&job->unflushed))
+        return zl_image_job_flush(job, err); /* which takes the folders with it */
     for (size_t i = 0; i < ZL_ARRAY_LEN(folders); i++) {
         zl_auto_close int fd = zl_openat(job->store.dir, folders[i], O_RDONLY | O_DIRECTORY, 0);
         if (fd < 0 || fsync(fd) < 0)

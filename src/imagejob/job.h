@@ -8,12 +8,15 @@
 #include "image/store.h"
 #include "imagejob/digest.h"
 
+#include <stdatomic.h>
+
 struct zl_image_job {
     struct zl_store store;
     int staging; /* images/staging/<id>/, locked while the job lives */
     int staging_lock;
     char id[40];
-    struct zl_buf kept; /* what the file `keep` says */
+    struct zl_buf kept;    /* what the file `keep` says */
+    atomic_bool unflushed; /* blobs were made that may not be on the disk */
     struct zl_arena arena;
     const struct zl_image_request *request;
     int events; /* where event lines go */
@@ -40,12 +43,15 @@ int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, cha
                           struct zl_err *err) ZL_MUST;
 /* Protects these digests too from the collector while the job lives; what is there afterwards stays. */
 int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsigned n, struct zl_err *err) ZL_MUST;
+/* Opens a blob of the store, when it is there whole: after a power cut what no record names may be anything. -ENOENT.
+ */
+int zl_image_job_stored_blob(struct zl_image_job *job, const char *digest, int64_t size) ZL_MUST;
 /* Moves a file of the staging folder to its place among the blobs. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
 
 /* What was written so far reaches the disk; before layers are committed. */
 int zl_image_job_flush(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
-/* The renames of layers and blobs reach the disk; before a record that needs them is put. */
+/* Blobs, and the renames of layers and blobs, reach the disk; before a record that needs them is put. */
 int zl_image_job_sync(struct zl_image_job *job, struct zl_err *err) ZL_MUST;
 
 int zl_pull(struct zl_image_job *job, struct zl_err *err) ZL_MUST;

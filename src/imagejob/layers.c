@@ -85,25 +85,6 @@ static void on_bytes(void *arg, uint64_t got)
     }
 }
 
-/* The blob from the store, when it is there whole. */
-static int stored_blob(struct work *w, const struct layer *l)
-{
-    char path[100], digest[ZL_DIGEST_SIZE];
-    snprintf(path, sizeof path, "blobs/sha256/%s", l->blob->digest + 7);
-    zl_auto_close int fd = zl_openat(w->job->store.dir, path, O_RDONLY | O_NOFOLLOW, 0);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != l->blob->size)
-        return -ENOENT;
-    struct zl_digest *d = zl_digest_new();
-    zl_auto_free char *block = zl_xmalloc(1 << 18);
-    ssize_t n;
-    while ((n = zl_read_full(fd, block, 1 << 18)) > 0)
-        zl_digest_add(d, block, (size_t)n);
-    zl_digest_finish(d, digest);
-    zl_digest_free(d);
-    return n == 0 && zl_streq(digest, l->blob->digest) ? ZL_TAKE_FD(fd) : -ENOENT;
-}
-
 /* Places the blob behind its fetching. A disk that is full ends the job at once; what is wrong with the layer itself
  * counts only when the blob turns out to be what was asked for. */
 static void *placer(void *arg)
@@ -170,7 +151,7 @@ static int get_layer(struct work *w, struct layer *l, struct zl_err *err)
         tell(w->job, l, (uint64_t)l->blob->size);
         return DONE;
     }
-    l->fd = stored_blob(w, l);
+    l->fd = zl_image_job_stored_blob(w->job, l->blob->digest, l->blob->size);
     bool stored = l->fd >= 0;
     if (!stored)
         l->fd = zl_openat(w->job->staging, l->file, O_RDWR | O_CREAT | O_TRUNC, 0644);

@@ -143,20 +143,15 @@ static int fetch_config(struct pull *p, struct zl_err *err)
     return zl_image_check_config(&p->manifest, &p->platform, p->job->request->platform != NULL, &p->config, err);
 }
 
-static bool has_whole(struct pull *p, const char *digest)
-{
-    char path[100], text[ZL_DIGEST_SIZE];
-    snprintf(path, sizeof path, "blobs/sha256/%s", digest + 7);
-    zl_auto_close int fd = zl_openat(p->job->store.dir, path, O_RDONLY | O_NOFOLLOW, 0);
-    return fd >= 0 && zl_digest_of_file(fd, text) == 0 && zl_streq(text, digest);
-}
-
 /* Of an artifact: a blob of any type, as it is. */
 static int fetch_blob(struct pull *p, const struct zl_oci_descriptor *d, struct zl_err *err)
 {
     int r = zl_image_job_keep(p->job, &d->digest, 1, err);
-    if (r < 0 || has_whole(p, d->digest))
+    if (r < 0)
         return r;
+    zl_auto_close int stored = zl_image_job_stored_blob(p->job, d->digest, d->size);
+    if (stored >= 0)
+        return 0;
     zl_auto_close int fd = zl_openat(p->job->staging, "artifact", O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (fd < 0)
         return zl_fail_errno(err, fd == -ENOSPC ? ZL_E_DISK_FULL : fd, fd, "make a staging file");
