@@ -162,9 +162,11 @@ static int remove_tree(int dir, const char *name, int depth)
     }
     int r = 0;
     struct dirent *e;
-    while (r == 0 && (e = readdir(d)) != NULL)
+    while (r == 0 && (errno = 0, e = readdir(d)) != NULL)
         if (!zl_streq(e->d_name, ".") && !zl_streq(e->d_name, ".."))
             r = remove_tree(dirfd(d), e->d_name, depth + 1);
+    if (!e && errno)
+        r = -errno;
     closedir(d);
     if (r < 0)
         return r;

@@ -147,7 +147,8 @@ int ocirun_wait(struct ocirun *r, pid_t pid)
             (void)tcsetattr(STDIN_FILENO, TCSANOW, &before);
         zl_close(master);
     }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return zl_fail(&r->err, -errno, "wait for the process %d", (int)pid);
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

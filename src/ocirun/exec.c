@@ -250,7 +250,10 @@ int ocirun_exec(struct ocirun *r, const char *id)
     int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, &s);
     if (e < 0)
         return e;
-    enum ocirun_status status = ocirun_status(s, folder);
+    enum ocirun_status status;
+    e = ocirun_status(r, s, folder, &status);
+    if (e < 0)
+        return e;
     if (status == OCIRUN_PAUSED && !r->o.ignore_paused)
         return zl_fail(&r->err, ZL_E_CONFLICT, "cannot exec in a paused container (--ignore-paused does): %s", id);
     if (status != OCIRUN_RUNNING && status != OCIRUN_PAUSED)

@@ -30,7 +30,13 @@ int ocirun_send_fd(int to, struct zl_str text, int fd)
     ssize_t n = sendmsg(to, &m, MSG_NOSIGNAL);
     if (n < 0)
         return -errno;
-    return (size_t)n < text.n ? zl_write_full(to, text.p + n, text.n - (size_t)n) : 0;
+    while ((size_t)n < text.n) {
+        ssize_t more = send(to, text.p + n, text.n - (size_t)n, MSG_NOSIGNAL); /* who hears it may end */
+        if (more < 0 && errno != EINTR)
+            return -errno;
+        n += ZL_MAX(more, (ssize_t)0);
+    }
+    return 0;
 }
 
 int ocirun_send_pidfd(struct ocirun *r, pid_t pid)

@@ -58,7 +58,9 @@ static int run(struct ocirun *r, const char *kind, unsigned i, const struct zl_o
     if (e == -ETIMEDOUT)
         return zl_fail(&r->err, ZL_E_TIMEOUT, "hooks.%s[%u]: %s took over %lld s", kind, i, h->path,
                        (long long)h->timeout_s);
-    if (e < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    if (e < 0)
+        return zl_fail(&r->err, e, "hooks.%s[%u]: wait for %s", kind, i, h->path);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return zl_fail(&r->err, ZL_E_RUNTIME, "hooks.%s[%u]: %s ended with %s %d", kind, i, h->path,
                        WIFSIGNALED(status) ? "signal" : "exit code",
                        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));

@@ -92,10 +92,10 @@ int ocirun_open_folder(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_remove_folder(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_write_state(struct ocirun *r, int folder, const struct ocirun_state *s) ZL_MUST;
 int ocirun_read_state(struct ocirun *r, int folder, const char *id, struct ocirun_state **ret) ZL_MUST;
-enum ocirun_status ocirun_status(const struct ocirun_state *s, int folder);
+int ocirun_status(struct ocirun *r, const struct ocirun_state *s, int folder, enum ocirun_status *ret) ZL_MUST;
 /* Its cgroup, as it is or would be. */
 int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret) ZL_MUST;
-struct zl_value *ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder);
+int ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder, struct zl_value **ret) ZL_MUST;
 /* The specification's part of it, with this status. */
 struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, const char *status, int64_t pid);
 

@@ -128,7 +128,7 @@ static int caps_of(struct ocirun_translation *t, const char *set, const struct z
  * but in a user namespace it has all. The kernel makes ambient what is permitted and inheritable, too; buildah asks for
  * more.
  */
-static void leave_out(struct ocirun_translation *t, struct zl_job_caps *c)
+static int leave_out(struct ocirun_translation *t, struct zl_job_caps *c)
 {
     uint64_t *sets[] = { &c->bounding, &c->effective, &c->permitted, &c->inheritable, &c->ambient };
     uint64_t missing = 0;
@@ -136,7 +136,10 @@ static void leave_out(struct ocirun_translation *t, struct zl_job_caps *c)
     for (unsigned i = 0; i < t->c->linux_.namespaces.n; i++)
         if (zl_streq(((const struct zl_oci_namespace *)t->c->linux_.namespaces.v[i])->type, "user"))
             has_all = true;
-    uint64_t own = has_all ? UINT64_MAX : zl_caps_permitted();
+    uint64_t own = UINT64_MAX;
+    int r = has_all ? 0 : zl_caps_permitted(&own);
+    if (r < 0)
+        return zl_fail(&t->r->err, r, "find out the caller's capabilities");
     for (size_t i = 0; i < ZL_ARRAY_LEN(sets); i++) {
         missing |= *sets[i] & ~own;
         *sets[i] &= own;
@@ -146,6 +149,7 @@ static void leave_out(struct ocirun_translation *t, struct zl_job_caps *c)
             ocirun_log(t->r, "warning", "process.capabilities: CAP_%s can't be granted: the caller has it not",
                        cap_names[cap]);
     c->ambient &= c->permitted & c->inheritable;
+    return 0;
 }
 
 /* "0-3,7" into bits of `size` bytes. */
@@ -277,8 +281,7 @@ int ocirun_process(struct ocirun_translation *t, const struct zl_oci_process *p)
     r = r < 0 ? r : caps_of(t, "permitted", &p->caps.permitted, &j->caps.permitted);
     r = r < 0 ? r : caps_of(t, "inheritable", &p->caps.inheritable, &j->caps.inheritable);
     r = r < 0 ? r : caps_of(t, "ambient", &p->caps.ambient, &j->caps.ambient);
-    if (r == 0)
-        leave_out(t, &j->caps);
+    r = r < 0 ? r : leave_out(t, &j->caps);
     j->rlimits = zl_arena_alloc(a, (p->rlimits.n + 1) * sizeof *j->rlimits);
     for (unsigned i = 0; i < p->rlimits.n && r == 0; i++) {
         const struct zl_oci_rlimit *l = p->rlimits.v[i];

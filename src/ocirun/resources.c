@@ -71,7 +71,9 @@ int ocirun_find(struct ocirun *r, const char *id, struct ocirun_state **s, struc
     int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, s);
     if (e < 0)
         return e;
-    *status = ocirun_status(*s, folder);
+    e = ocirun_status(r, *s, folder, status);
+    if (e < 0)
+        return e;
     e = ocirun_cgroup(*s, g);
     return e < 0 ? zl_fail(&r->err, e, "find the cgroup of %s", id) : 0;
 }

@@ -27,7 +27,9 @@ int ocirun_show_state(struct ocirun *r, const char *id)
     struct ocirun_state *s;
     zl_auto_close int folder = ocirun_open_folder(r, id);
     int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, &s);
-    return e < 0 ? e : say_json(r, ocirun_show(r, s, folder));
+    struct zl_value *v;
+    e = e < 0 ? e : ocirun_show(r, s, folder, &v);
+    return e < 0 ? e : say_json(r, v);
 }
 
 /* Who made it: there are no names here but root's. */
@@ -38,34 +40,56 @@ static struct zl_value *owner(struct zl_arena *a, int folder)
     return zl_value_string(a, zl_str(uid == 0 ? "root" : zl_arena_printf(a, "#%u", (unsigned)uid)));
 }
 
-static struct zl_value *all_containers(struct ocirun *r)
+/* One whose creation was cut off, or whose record is damaged, is listed, too: else nobody would delete it. */
+static int one_container(struct ocirun *r, const char *id, struct zl_value *all)
 {
-    struct zl_value *all = zl_value_new(&r->arena, ZL_LIST);
-    DIR *d = opendir(r->o.root);
-    struct dirent *e;
-    while (d && (e = readdir(d)) != NULL) {
-        struct ocirun_state *s;
-        struct zl_err none = { 0 };
-        if (e->d_name[0] == '.' || ocirun_check_id(e->d_name, &none) < 0)
-            continue;
-        const char *id = zl_arena_strdup(&r->arena, e->d_name);
-        zl_auto_close int folder = ocirun_open_folder(r, id);
-        if (folder < 0 || ocirun_read_state(r, folder, id, &s) < 0)
-            continue;
-        struct zl_value *v = ocirun_show(r, s, folder);
-        zl_value_set(&r->arena, v, "owner", owner(&r->arena, folder));
-        zl_value_append(all, v);
+    static const struct ocirun_state cut_off = { .version = "1.0.0", .bundle = "", .rootfs = "", .created = "" };
+    struct ocirun_state *s, unknown = cut_off;
+    struct zl_value *v;
+    zl_auto_close int folder = ocirun_open_folder(r, id);
+    if (folder < 0)
+        return folder == ZL_E_NOT_FOUND ? 0 : folder; /* it went meanwhile */
+    int e = ocirun_read_state(r, folder, id, &s);
+    if (e == ZL_E_NOT_FOUND || e == ZL_E_RUNTIME) {
+        ocirun_log(r, "warning", "%s", r->err.text);
+        unknown.id = id;
+        s = &unknown;
+        e = 0;
     }
-    if (d)
-        closedir(d);
-    r->err = (struct zl_err){ 0 }; /* of containers that went meanwhile */
-    return all;
+    e = e < 0 ? e : ocirun_show(r, s, folder, &v);
+    if (e < 0)
+        return e;
+    zl_value_set(&r->arena, v, "owner", owner(&r->arena, folder));
+    zl_value_append(all, v);
+    return 0;
+}
+
+static int all_containers(struct ocirun *r, struct zl_value **ret)
+{
+    DIR *d = opendir(r->o.root);
+    struct dirent *i = NULL;
+    int e = 0;
+    *ret = zl_value_new(&r->arena, ZL_LIST);
+    if (!d)
+        return errno == ENOENT ? 0 : zl_fail(&r->err, -errno, "open the state folder %s", r->o.root);
+    while (e == 0 && (errno = 0, i = readdir(d)) != NULL) {
+        struct zl_err none = { 0 };
+        if (i->d_name[0] != '.' && ocirun_check_id(i->d_name, &none) == 0)
+            e = one_container(r, zl_arena_strdup(&r->arena, i->d_name), *ret);
+    }
+    if (e == 0 && errno)
+        e = zl_fail(&r->err, -errno, "read the state folder %s", r->o.root);
+    closedir(d);
+    return e;
 }
 
 int ocirun_list(struct ocirun *r, const char *unused)
 {
     (void)unused;
-    const struct zl_value *all = all_containers(r);
+    struct zl_value *all;
+    int e = all_containers(r, &all);
+    if (e < 0)
+        return e;
     if (r->o.json)
         return say_json(r, all);
     if (!r->o.quiet)
@@ -89,7 +113,10 @@ static int freeze(struct ocirun *r, const char *id, bool on)
     int e = folder < 0 ? folder : ocirun_read_state(r, folder, id, &s);
     if (e < 0)
         return e;
-    enum ocirun_status status = ocirun_status(s, folder);
+    enum ocirun_status status;
+    e = ocirun_status(r, s, folder, &status);
+    if (e < 0)
+        return e;
     if (status == OCIRUN_STOPPED)
         return zl_fail(&r->err, ZL_E_CONFLICT, "container not running: %s", id);
     if (on ? status == OCIRUN_PAUSED : status != OCIRUN_PAUSED)
@@ -109,28 +136,31 @@ int ocirun_resume(struct ocirun *r, const char *id)
     return freeze(r, id, false);
 }
 
-/* Of a group and those below it, which the container may have made. */
-static void add_pids(struct ocirun *r, int dir, int depth, struct zl_value *list)
+/* Of a group and those below it, which the container may have made; one that goes meanwhile has none. */
+static int add_pids(struct ocirun *r, int dir, int depth, struct zl_value *list)
 {
     zl_auto_buf pids = ZL_BUF_INIT;
     zl_auto_close int own = dir;
-    if (zl_read_file(dir, "cgroup.procs", 1 << 20, &pids) < 0)
-        return;
+    int e = zl_read_file(dir, "cgroup.procs", 1 << 20, &pids);
+    if (e < 0)
+        return e == -ENOENT || e == -ENODEV || e == -EOPNOTSUPP ? 0 : e;
     for (struct zl_str rest = zl_buf_view(&pids); rest.p && rest.n;)
         zl_value_append(list, zl_value_plain(&r->arena, zl_str_cut(rest, '\n', &rest)));
     DIR *d = depth < DEPTH_MAX ? fdopendir(dir) : NULL;
-    struct dirent *e;
+    struct dirent *i;
     if (!d)
-        return;
+        return depth < DEPTH_MAX ? -errno : 0;
     own = -EBADF; /* it is the stream's now */
-    while ((e = readdir(d)) != NULL) {
-        int below = e->d_type == DT_DIR && e->d_name[0] != '.'
-                        ? zl_openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
-                        : -EBADF;
-        if (below >= 0)
-            add_pids(r, below, depth + 1, list);
+    while (e == 0 && (errno = 0, i = readdir(d)) != NULL) {
+        if (i->d_type != DT_DIR || i->d_name[0] == '.')
+            continue;
+        int below = zl_openat(dirfd(d), i->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+        e = below >= 0 ? add_pids(r, below, depth + 1, list) : below == -ENOENT ? 0 : below;
     }
+    if (e == 0 && errno)
+        e = -errno;
     closedir(d);
+    return e;
 }
 
 static int read_pids(struct ocirun *r, const char *id, struct zl_value **ret)
@@ -147,12 +177,11 @@ static int read_pids(struct ocirun *r, const char *id, struct zl_value **ret)
     if (!s->cgroup_name[0])
         return zl_fail(&r->err, ZL_E_UNSUPPORTED, "%s has no cgroup, by which its processes would be known", id);
     *ret = zl_value_new(&r->arena, ZL_LIST);
-    for (int c = 0; c < ZL_CONTROLLER_COUNT && !(*ret)->first; c++) {
-        int dir = g.dir[c][0] ? zl_openat(AT_FDCWD, g.dir[c], O_RDONLY | O_DIRECTORY, 0) : -EBADF;
-        if (dir >= 0)
-            add_pids(r, dir, 0, *ret);
+    for (int c = 0; c < ZL_CONTROLLER_COUNT && !(*ret)->first && e == 0; c++) {
+        int dir = g.dir[c][0] ? zl_openat(AT_FDCWD, g.dir[c], O_RDONLY | O_DIRECTORY, 0) : -ENOENT;
+        e = dir >= 0 ? add_pids(r, dir, 0, *ret) : dir == -ENOENT ? 0 : dir;
     }
-    return 0;
+    return e < 0 ? zl_fail(&r->err, e, "read the processes of %s", id) : 0;
 }
 
 static struct zl_str next_field(struct zl_str *line)

@@ -78,7 +78,10 @@ int ocirun_make_folder(struct ocirun *r, const char *id)
         return errno == EEXIST ? zl_fail(&r->err, ZL_E_EXISTS, "container with id exists already: %s", id)
                                : zl_fail(&r->err, -errno, "make the folder of %s", id);
     e = zl_openat(root, id, O_RDONLY | O_DIRECTORY, 0);
-    return e < 0 ? zl_fail(&r->err, e, "open the folder of %s", id) : e;
+    if (e >= 0)
+        return e;
+    (void)unlinkat(root, id, AT_REMOVEDIR); /* nothing is in it */
+    return zl_fail(&r->err, e, "open the folder of %s", id);
 }
 
 int ocirun_open_folder(struct ocirun *r, const char *id)
@@ -127,24 +130,48 @@ int ocirun_read_state(struct ocirun *r, int folder, const char *id, struct ociru
     return e;
 }
 
-/* The process is that of the record: same boot, same start, and no zombie. */
-static bool lives(const struct ocirun_state *s)
+/* The process is that of the record: same boot, same start, and no zombie. What can't be read is no reason to take it
+ * for dead, and its container for one that may be deleted. */
+static int lives(const struct ocirun_state *s)
 {
     char boot[ZL_BOOT_ID_SIZE];
     uint64_t start;
-    return s->pid > 0 && zl_boot_id(boot) == 0 && zl_streq(boot, s->boot_id) &&
-           zl_process_start_time((pid_t)s->pid, &start) == 0 && start == (uint64_t)s->start_time &&
-           !zl_process_dying((pid_t)s->pid);
+    if (s->pid == 0)
+        return false;
+    int r = zl_boot_id(boot);
+    if (r < 0 || !zl_streq(boot, s->boot_id))
+        return r;
+    r = zl_process_start_time((pid_t)s->pid, &start);
+    if (r < 0 || start != (uint64_t)s->start_time)
+        return r == -ENOENT || r == -ESRCH ? false : r;
+    r = zl_process_dying((pid_t)s->pid);
+    return r < 0 ? r : r == 0;
 }
 
-enum ocirun_status ocirun_status(const struct ocirun_state *s, int folder)
+static int find_status(const struct ocirun_state *s, int folder, enum ocirun_status *ret)
 {
     struct zl_cgroup g;
-    if (!lives(s))
-        return OCIRUN_STOPPED;
-    if (faccessat(folder, "start.sock", F_OK, 0) == 0)
-        return OCIRUN_CREATED;
-    return ocirun_cgroup(s, &g) == 0 && zl_cgroup_frozen(&g) > 0 ? OCIRUN_PAUSED : OCIRUN_RUNNING;
+    int r = lives(s);
+    if (r <= 0) {
+        *ret = OCIRUN_STOPPED;
+        return r;
+    }
+    if (faccessat(folder, "start.sock", F_OK, 0) == 0) {
+        *ret = OCIRUN_CREATED;
+        return 0;
+    }
+    if (errno != ENOENT)
+        return -errno;
+    r = ocirun_cgroup(s, &g);
+    r = r < 0 ? r : zl_cgroup_frozen(&g);
+    *ret = r > 0 ? OCIRUN_PAUSED : OCIRUN_RUNNING;
+    return r == -EOPNOTSUPP || r == -ENOENT || r == -ENODEV ? 0 : ZL_MIN(r, 0); /* no such group, or none any more */
+}
+
+int ocirun_status(struct ocirun *r, const struct ocirun_state *s, int folder, enum ocirun_status *ret)
+{
+    int e = find_status(s, folder, ret);
+    return e < 0 ? zl_fail(&r->err, e, "find out what has become of %s", s->id) : 0;
 }
 
 int ocirun_cgroup(const struct ocirun_state *s, struct zl_cgroup *ret)
@@ -167,11 +194,15 @@ struct zl_value *ocirun_show_as(struct ocirun *r, const struct ocirun_state *s, 
     return v;
 }
 
-struct zl_value *ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder)
+int ocirun_show(struct ocirun *r, const struct ocirun_state *s, int folder, struct zl_value **ret)
 {
-    enum ocirun_status status = ocirun_status(s, folder);
+    enum ocirun_status status;
+    int e = ocirun_status(r, s, folder, &status);
+    if (e < 0)
+        return e;
     struct zl_value *v = ocirun_show_as(r, s, ocirun_status_names[status], status == OCIRUN_STOPPED ? 0 : s->pid);
     zl_value_set(&r->arena, v, "rootfs", zl_value_string(&r->arena, zl_str(s->rootfs)));
     zl_value_set(&r->arena, v, "created", zl_value_string(&r->arena, zl_str(s->created)));
-    return v;
+    *ret = v;
+    return 0;
 }

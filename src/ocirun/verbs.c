@@ -106,7 +106,8 @@ static int place(void *arg, pid_t pid, struct zl_setup_error *err)
 
 static int hooks_failed(struct ocirun *r, struct zl_setup_error *err)
 {
-    return zl_setup_fail(err, r->err.code, "%.110s", r->err.text);
+    /* The text has the cause already. */
+    return zl_setup_fail(err, r->err.code > -4096 ? ZL_E_RUNTIME : r->err.code, "%.110s", r->err.text);
 }
 
 static int created(void *arg, pid_t pid, struct zl_setup_error *err)
@@ -268,12 +269,17 @@ int ocirun_start(struct ocirun *r, const char *id)
 /* One without groups is ended by its first process, with which its pid namespace ends. */
 static int end_without_groups(struct ocirun *r, const struct ocirun_state *s, int folder)
 {
-    if (s->cgroup_name[0] || ocirun_status(s, folder) == OCIRUN_STOPPED)
-        return 0;
+    enum ocirun_status status = OCIRUN_STOPPED;
+    int e = s->cgroup_name[0] ? 0 : ocirun_status(r, s, folder, &status);
+    if (e < 0 || status == OCIRUN_STOPPED)
+        return e;
     zl_auto_close int pidfd = zl_pidfd_open((pid_t)s->pid);
     struct pollfd p = { .fd = pidfd, .events = POLLIN };
-    if (pidfd < 0 || ocirun_status(s, folder) == OCIRUN_STOPPED) /* it was that one that was opened */
-        return 0;
+    if (pidfd < 0)
+        return pidfd == -ESRCH ? 0 : zl_fail(&r->err, pidfd, "open the process of %s", s->id);
+    e = ocirun_status(r, s, folder, &status);
+    if (e < 0 || status == OCIRUN_STOPPED) /* it was that one that was opened */
+        return e;
     if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
         return zl_fail(&r->err, -errno, "kill %s", s->id);
     return poll(&p, 1, 10000) == 1 ? 0 : zl_fail(&r->err, ZL_E_TIMEOUT, "%s was killed and does not end", s->id);
@@ -338,7 +344,7 @@ int ocirun_create(struct ocirun *r, const char *id, bool run)
     if (r->o.keep && e == 0)
         return code;
     if (remove_container(r, folder, id, c) < 0 && code >= 0)
-        return r->err.code;
+        return zl_wrap(&r->err, r->err.code, "remove %s", id);
     r->err = why;
     return code;
 }
@@ -354,7 +360,10 @@ int ocirun_kill(struct ocirun *r, const char *id, const char *signal)
         return e;
     if (signum == 0)
         return zl_fail(&r->err, ZL_E_USAGE, "no signal is called '%.40s'", signal);
-    enum ocirun_status status = ocirun_status(s, folder);
+    enum ocirun_status status;
+    e = ocirun_status(r, s, folder, &status);
+    if (e < 0)
+        return e;
     if (r->o.all && s->cgroup_name[0]) { /* without groups the first process is all that is known */
         e = ocirun_cgroup(s, &g);
         e = e < 0 ? e : zl_cgroup_signal(&g, signum);
@@ -396,7 +405,10 @@ int ocirun_delete(struct ocirun *r, const char *id)
     int e = ocirun_read_state(r, folder, id, &s);
     if (e < 0)
         return !r->o.force ? e : e == ZL_E_NOT_FOUND ? ocirun_remove_folder(r, id) : remove_unreadable(r, folder, id);
-    enum ocirun_status status = ocirun_status(s, folder);
+    enum ocirun_status status;
+    e = ocirun_status(r, s, folder, &status);
+    if (e < 0)
+        return e;
     if (status != OCIRUN_STOPPED && !r->o.force)
         return zl_fail(&r->err, ZL_E_CONFLICT, "cannot delete container %s that is not stopped: %s", id,
                        ocirun_status_names[status]);

@@ -223,8 +223,9 @@ static int set_v2(const struct zl_cgroup *g, const struct zl_cgroup_limits *l, c
         r = note(write_limit(dir, "memory.max", l->memory_bytes, "max"), "memory.max", refused);
         bool more = l->memory_total > 0 && (uint64_t)l->memory_total > l->memory_bytes;
         uint64_t swap = more ? (uint64_t)l->memory_total - l->memory_bytes : 0;
-        if (r == 0 && l->memory_total >= 0) /* as a container's memory, not its memory and as much swap again */
-            (void)write_u64(dir, "memory.swap.max", swap);
+        /* As a container's memory, not its memory and as much swap again; absent without swap accounting. */
+        int s = r == 0 && l->memory_total >= 0 ? write_u64(dir, "memory.swap.max", swap) : 0;
+        r = r < 0 || s == -ENOENT ? r : note(s, "memory.swap.max", refused);
     }
     if (r == 0 && (l->cpu_quota_us || l->cpu_period_us))
         r = note(set_quota_v2(dir, l), "cpu.max", refused);
@@ -352,15 +353,18 @@ static int each_pid_below(const char *dir, int signum, unsigned *count, int dept
             (void)kill((pid_t)pid, signum);
     }
     DIR *d = depth < GROUP_DEPTH_MAX ? opendir(dir) : NULL;
-    struct dirent *e;
-    while (d && r == 0 && (e = readdir(d)) != NULL) {
+    struct dirent *e = NULL;
+    if (!d)
+        return depth < GROUP_DEPTH_MAX && errno != ENOENT ? -errno : 0;
+    while (r == 0 && (errno = 0, e = readdir(d)) != NULL) {
         if (e->d_type != DT_DIR || zl_streq(e->d_name, ".") || zl_streq(e->d_name, ".."))
             continue;
         zl_auto_free char *below = zl_xasprintf("%s/%s", dir, e->d_name);
         r = each_pid_below(below, signum, count, depth + 1);
     }
-    if (d)
-        closedir(d);
+    if (!e && errno)
+        r = -errno; /* what can't be read is not known to be empty */
+    closedir(d);
     return r;
 }
 
@@ -406,22 +410,34 @@ int zl_cgroup_freeze(const struct zl_cgroup *g, bool on)
     return r < 0 ? r : on ? -ETIMEDOUT : 0;
 }
 
+/* v1: what was killed ends when it thaws, in a group below that a process has frozen, too. */
+static void thaw_below(const char *dir, int depth)
+{
+    (void)write_value(dir, "freezer.state", "THAWED");
+    DIR *d = depth < GROUP_DEPTH_MAX ? opendir(dir) : NULL;
+    struct dirent *e;
+    while (d && (e = readdir(d)) != NULL) {
+        if (e->d_type != DT_DIR || zl_streq(e->d_name, ".") || zl_streq(e->d_name, ".."))
+            continue;
+        zl_auto_free char *below = zl_xasprintf("%s/%s", dir, e->d_name);
+        thaw_below(below, depth + 1);
+    }
+    if (d)
+        closedir(d);
+}
+
 int zl_cgroup_kill(const struct zl_cgroup *g)
 {
     unsigned count;
     const char *unified = g->dir[ZL_CONTROLLER_UNIFIED], *freezer = g->dir[ZL_CONTROLLER_FREEZER];
-    if (unified[0] && write_value(unified, "cgroup.kill", "1") == 0) { /* kernel 5.14 */
-        int killed = each_pid(g, SIGKILL, &count);
-        if (freezer[0]) /* what v1 has frozen ends when it thaws, also here */
-            (void)write_value(freezer, "freezer.state", "THAWED");
-        return killed;
-    }
-    /* Frozen, a group can't make processes faster than they are killed; they end when it thaws. */
-    bool frozen = freezer[0] && write_value(freezer, "freezer.state", "FROZEN") == 0;
-    bool stopped = unified[0] && write_value(unified, "cgroup.freeze", "1") == 0;
+    bool killed = unified[0] && write_value(unified, "cgroup.kill", "1") == 0; /* kernel 5.14 */
+    /* Frozen, a group can't make processes faster than they are killed. */
+    bool stopped = !killed && unified[0] && write_value(unified, "cgroup.freeze", "1") == 0;
+    if (!killed && freezer[0])
+        (void)write_value(freezer, "freezer.state", "FROZEN");
     int r = each_pid(g, SIGKILL, &count);
-    if (frozen)
-        (void)write_value(freezer, "freezer.state", "THAWED");
+    if (freezer[0])
+        thaw_below(freezer, 0);
     if (stopped)
         (void)write_value(unified, "cgroup.freeze", "0");
     return r;

@@ -67,16 +67,18 @@ int zl_pidfd_open(pid_t pid)
     return fd < 0 ? -errno : fd;
 }
 
-bool zl_process_dying(pid_t pid)
+int zl_process_dying(pid_t pid)
 {
     zl_auto_buf b = ZL_BUF_INIT;
-    if (read_proc(pid, "stat", &b) < 0)
-        return true;
+    int r = read_proc(pid, "stat", &b);
+    if (r < 0)
+        return r == -ENOENT || r == -ESRCH ? true : r;
     struct zl_str state = stat_field(&b, 3);
     if (zl_str_is(state, "Z") || zl_str_is(state, "X"))
         return true;
-    if (read_proc(pid, "status", &b) < 0)
-        return true;
+    r = read_proc(pid, "status", &b);
+    if (r < 0)
+        return r == -ENOENT || r == -ESRCH ? true : r;
     static const char *const masks[] = { "\nSigPnd:\t", "\nShdPnd:\t" };
     for (size_t i = 0; i < ZL_ARRAY_LEN(masks); i++) {
         const char *at = strstr(b.p, masks[i]);
@@ -118,13 +120,14 @@ int zl_caps_set(const struct zl_caps *caps)
     return 0;
 }
 
-uint64_t zl_caps_permitted(void)
+int zl_caps_permitted(uint64_t *ret)
 {
     struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct data[2] = { 0 };
     if (syscall(SYS_capget, &head, data) < 0)
-        return 0;
-    return (uint64_t)data[1].permitted << 32 | data[0].permitted;
+        return -errno;
+    *ret = (uint64_t)data[1].permitted << 32 | data[0].permitted;
+    return 0;
 }
 
 int zl_caps_limit(uint64_t caps)

@@ -17,8 +17,8 @@ pid_t zl_process_parent(pid_t pid);
 enum { ZL_BOOT_ID_SIZE = 40 };
 int zl_boot_id(char ret[ZL_BOOT_ID_SIZE]) ZL_MUST;
 int zl_pidfd_open(pid_t pid) ZL_MUST;
-/* A process that is on its way out by SIGKILL, or gone: what /proc says of it. */
-bool zl_process_dying(pid_t pid);
+/* 1: on its way out by SIGKILL, or gone, as /proc says; -errno when it can't be read. */
+int zl_process_dying(pid_t pid);
 
 /* posix_spawnp(3) with these as standard input and output (-EBADF: ours), also under a filter that forbids clone3,
  * which the C library then has no other way for. The caller waits for it. */
@@ -35,5 +35,5 @@ int zl_caps_set(const struct zl_caps *caps) ZL_MUST;
 /* Sets bounding, permitted, effective; inheritable and ambient are emptied. */
 int zl_caps_limit(uint64_t caps) ZL_MUST;
 /* Those that the caller may have. */
-uint64_t zl_caps_permitted(void);
+int zl_caps_permitted(uint64_t *ret) ZL_MUST;
 int zl_caps_drop_bounding(uint64_t keep) ZL_MUST;

@@ -142,6 +142,16 @@ static int read_report(int fd, bool gate, struct zl_setup_error *err)
     return zl_setup_fail(err, e.code, "%s", n == sizeof e.step ? e.step : "unknown step");
 }
 
+/* To the other end of the gate, which may be gone: no signal then. */
+static int tell(int fd, char what)
+{
+    ssize_t n;
+    do {
+        n = send(fd, &what, 1, MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    return n == 1 ? 0 : -errno;
+}
+
 static int parent_part(const struct zl_job *job, const struct zl_setup_options *o, struct zl_setup *s,
                        struct zl_setup_error *err)
 {
@@ -165,7 +175,9 @@ static int parent_part(const struct zl_job *job, const struct zl_setup_options *
     if (r < 0)
         return r;
     zl_phase("shim.attached");
-    ZL_IGNORE(zl_write_full(s->gate, "g", 1)); /* a child that has given up before says why */
+    r = tell(s->gate, 'g');
+    if (r < 0 && r != -EPIPE && r != -ECONNRESET) /* a child that has given up before says why */
+        return zl_setup_fail(err, r, "open the gate");
     return read_report(s->report, true, err);
 }
 
@@ -244,7 +256,8 @@ static int take_listener(int report, int number, const struct zl_setup_peer *pee
     int r = peer->listener(peer->arg, fd);
     if (r < 0)
         return zl_setup_fail(err, r, "send the filter's listener to linux.seccomp.listenerPath");
-    return zl_write_full(report, "k", 1) < 0 ? zl_setup_fail(err, -EPIPE, "let the process go on") : 0;
+    r = tell(report, 'k');
+    return r < 0 ? zl_setup_fail(err, r, "let the process go on") : 0;
 }
 
 int zl_setup_wait_exec(int report, const struct zl_setup_peer *peer, struct zl_setup_error *err)
@@ -262,8 +275,9 @@ int zl_setup_wait_exec(int report, const struct zl_setup_peer *peer, struct zl_s
 
 int zl_setup_await(int gate, int report, const struct zl_setup_peer *peer, struct zl_setup_error *err)
 {
-    if (zl_write_full(gate, "s", 1) < 0)
-        return zl_setup_fail(err, -EPIPE, "open the start gate");
+    int r = tell(gate, 's');
+    if (r < 0)
+        return zl_setup_fail(err, r, "open the start gate");
     return zl_setup_wait_exec(report, peer, err);
 }
 

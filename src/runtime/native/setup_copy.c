@@ -66,14 +66,17 @@ static int copy_folder(int from, int to, int depth)
         return fd;
     DIR *d = fdopendir(fd);
     if (!d) {
+        int e = -errno;
         zl_close(fd);
-        return -errno;
+        return e;
     }
     int r = 0;
     struct dirent *e;
-    while (r == 0 && (e = readdir(d)) != NULL)
+    while (r == 0 && (errno = 0, e = readdir(d)) != NULL)
         if (!zl_streq(e->d_name, ".") && !zl_streq(e->d_name, ".."))
             r = copy_one(from, to, e->d_name, depth);
+    if (!e && errno)
+        r = -errno;
     closedir(d);
     return r;
 }

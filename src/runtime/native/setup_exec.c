@@ -147,7 +147,9 @@ static int drop_rights(const struct zl_job *job, const struct identity *id, stru
         return zl_setup_fail(err, r, "limit the capabilities");
     /* An ordinary user's namespace may have no say over groups: those of the image's database are left out then, as
      * nothing there belongs to any of them; those that were asked for by number are not. */
-    bool groups = setgroups(id->ngroups, id->groups) == 0 || (errno == EPERM && (id->ngroups == 0 || !job->exact_user));
+    bool passed_over = id->ngroups == 0 || !job->exact_user;
+    bool groups = setgroups(id->ngroups, id->groups) == 0 ||
+                  (errno == EPERM && passed_over && (getgroups(0, NULL) == 0 || zl_setup_groups_are_fixed(job)));
     if (!groups || setresgid((gid_t)id->gid, (gid_t)id->gid, (gid_t)id->gid) < 0 ||
         setresuid((uid_t)id->uid, (uid_t)id->uid, (uid_t)id->uid) < 0)
         return zl_setup_fail(err, -errno, "become user %llu%s", (unsigned long long)id->uid,

@@ -116,15 +116,41 @@ int zl_setup_open_sources(const struct zl_job *job, struct zl_setup_places *p, s
     return 0;
 }
 
-static int attach(const struct zl_job_mount *m, int source, int target)
+int zl_setup_move(int tree, int target)
+{
+    return syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno
+                                                                                                                : 0;
+}
+
+/*
+ * By the mount API the descriptor of the new mount is there before the mount is (kernel 5.2): what follows is done to
+ * it, and not to what is found under its name, where another process may have put something else.
+ */
+int zl_setup_bind(int source, int target, unsigned long flags, int *top)
 {
     char path[40];
-    if (m->idmap)
-        return syscall(SYS_move_mount, source, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
-                   ? -errno
-                   : 0;
+    unsigned below = flags & MS_REC ? AT_RECURSIVE : 0;
+    zl_auto_close int tree =
+        (int)syscall(SYS_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | below);
+    if (tree >= 0) {
+        int r = zl_setup_move(tree, target);
+        *top = r < 0 ? -EBADF : ZL_TAKE_FD(tree);
+        return r;
+    }
+    *top = -EBADF;
+    if (errno != ENOSYS && errno != EPERM)
+        return -errno;
     snprintf(path, sizeof path, "/proc/self/fd/%d", source);
-    return zl_setup_mount_on(target, path, NULL, m->flags & (MS_BIND | MS_REC), NULL);
+    return zl_setup_mount_on(target, path, NULL, flags & (MS_BIND | MS_REC), NULL);
+}
+
+static int attach(const struct zl_job_mount *m, int source, int target, int *top)
+{
+    if (!m->idmap)
+        return zl_setup_bind(source, target, m->flags, top);
+    int r = zl_setup_move(source, target);
+    *top = r < 0 ? -EBADF : fcntl(source, F_DUPFD_CLOEXEC, 3);
+    return r < 0 ? r : *top < 0 ? -errno : 0;
 }
 
 static bool says_mode(const struct zl_job_mount *m)
@@ -189,13 +215,17 @@ static int make_mount(const struct zl_job_mount *m, int source, int root, const 
     /* What programs trust to be the kernel's is mounted where it is said, and nowhere that a link leads to. */
     bool strict = zl_streq(m->type, "proc") || zl_streq(m->type, "sysfs");
     zl_auto_close int there = zl_streq(m->type, "tmpfs") ? zl_open_in_root(root, m->target, O_PATH) : -EBADF;
+    if (there < 0 && there != -EBADF && there != -ENOENT)
+        return there;
     zl_auto_close int target = strict ? zl_open_folder_beneath(root, m->target)
                                       : zl_make_in_root(root, m->target, bind && !S_ISDIR(st.st_mode));
-    int r = target < 0 ? target : bind ? attach(m, source, target) : mount_new(m, target, there >= 0);
-    if (r < 0)
+    zl_auto_close int top = -EBADF;
+    int r = target < 0 ? target : bind ? attach(m, source, target, &top) : mount_new(m, target, there >= 0);
+    bool more = m->flags & MS_BIND || m->copy_up || m->attr_set || m->attr_clear || m->propagation;
+    if (r < 0 || !more)
         return r;
-    zl_auto_close int top =
-        strict ? zl_open_beneath(root, m->target, O_PATH) : zl_open_in_root(root, m->target, O_PATH);
+    if (top < 0)
+        top = strict ? zl_open_beneath(root, m->target, O_PATH) : zl_open_in_root(root, m->target, O_PATH);
     return top < 0 ? top : finish(m, target, top);
 }
 

@@ -17,6 +17,11 @@ bool zl_setup_is_new(const struct zl_job *job, uint64_t kind);
 const struct zl_job_namespace *zl_setup_namespace(const struct zl_job *job, uint64_t kind);
 /* Recursively: mount(2) onto a descriptor; -errno. */
 int zl_setup_mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data);
+/* A detached mount onto a descriptor; -errno. */
+int zl_setup_move(int tree, int target) ZL_MUST;
+/* What the descriptor `source` is on, with what is mounted below it when `flags` have MS_REC; *top: the new mount, or
+ * -EBADF where the kernel does not say. */
+int zl_setup_bind(int source, int target, unsigned long flags, int *top) ZL_MUST;
 /* Changes the flags of the mount that the descriptor is on; what a user namespace may not lift stays on. */
 int zl_setup_remount(int at, unsigned long flags);
 
@@ -30,6 +35,9 @@ int zl_setup_send_trees(const struct zl_job *job, pid_t pid, int gate, struct zl
 /* The child's: what comes over the gate, until it may go on. */
 int zl_setup_take_trees(const struct zl_job *job, int gate, struct zl_setup_places *p,
                         struct zl_setup_error *err) ZL_MUST;
+/* user_namespaces(7): where an ordinary user maps the own group only, no process changes its groups, nor gives up any.
+ */
+bool zl_setup_groups_are_fixed(const struct zl_job *job);
 int zl_setup_become_root(const struct zl_job *job, struct zl_setup_error *err) ZL_MUST;
 
 /* --- setup_mount.c --- */

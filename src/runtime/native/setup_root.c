@@ -211,17 +211,43 @@ static int mount_root(const struct zl_job *job, struct zl_setup_places *p, struc
     return p->root < 0 ? zl_setup_fail(err, p->root, "open the root") : 0;
 }
 
-/* One empty file system hides all folders. */
-static int hide_folder(int root, int at, const char *path, int *empty)
+/* Nothing, and nothing can be put there: a mount that no path leads to yet. */
+static int make_empty(void)
 {
-    char source[40];
+    zl_auto_close int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+    if (fs < 0 || syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "size", "0k", 0) < 0 ||
+        syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "mode", "555", 0) < 0 ||
+        syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
+        syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    int mnt = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
+    return mnt < 0 ? -errno : mnt;
+}
+
+/* One empty file system hides all folders: the first time it is moved there, then bound by its descriptor. Below kernel
+ * 5.2 each has one of its own. */
+static int hide_folder(int at, int *empty)
+{
+    int top = -EBADF;
     if (*empty >= 0) {
-        snprintf(source, sizeof source, "/proc/self/fd/%d", *empty);
-        return zl_setup_mount_on(at, source, NULL, MS_BIND, NULL);
+        int r = zl_setup_bind(*empty, at, MS_BIND, &top);
+        zl_close(top);
+        return r;
     }
-    int r = zl_setup_mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555");
-    *empty = r < 0 ? -EBADF : zl_open_beneath(root, path, O_PATH);
-    return r;
+    *empty = make_empty();
+    return *empty >= 0 ? zl_setup_move(*empty, at)
+           : *empty == -ENOSYS || *empty == -EPERM
+               ? zl_setup_mount_on(at, "tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=555")
+               : *empty;
+}
+
+static int make_path_readonly(int root, const char *path, int at)
+{
+    zl_auto_close int top = -EBADF;
+    int r = zl_setup_bind(at, at, MS_BIND | MS_REC, &top);
+    if (r == 0 && top < 0)
+        top = zl_open_beneath(root, path, O_PATH);
+    return r < 0 ? r : top < 0 ? top : zl_setup_remount(top, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
 }
 
 /* While /proc, by which descriptors are mounted, is still that of who made us. */
@@ -239,22 +265,17 @@ static int hide_paths(const struct zl_job *job, int root, struct zl_setup_error 
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
         int r = at < 0 || fstat(at, &st) < 0 ? -EIO
-                : S_ISDIR(st.st_mode)        ? hide_folder(root, at, *p, &empty)
+                : S_ISDIR(st.st_mode)        ? hide_folder(at, &empty)
                                              : zl_setup_mount_on(at, source, NULL, MS_BIND, NULL);
         if (r < 0)
             return zl_setup_fail(err, r, "mask %s", *p);
     }
     zl_close(empty);
     for (const char *const *p = job->readonly; *p; p++) {
-        char self[40];
         zl_auto_close int at = zl_open_beneath(root, *p, O_PATH);
         if (at == -ENOENT || at == -ENOTDIR)
             continue;
-        snprintf(self, sizeof self, "/proc/self/fd/%d", at);
-        int r = at < 0 ? at : zl_setup_mount_on(at, self, NULL, MS_BIND | MS_REC, NULL);
-        zl_auto_close int again = r < 0 ? -EBADF : zl_open_beneath(root, *p, O_PATH); /* what is now on top */
-        if (r == 0)
-            r = again < 0 ? again : zl_setup_remount(again, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+        int r = at < 0 ? at : make_path_readonly(root, *p, at);
         if (r < 0)
             return zl_setup_fail(err, r, "make %s read-only", *p);
     }
@@ -362,7 +383,9 @@ static int to_the_gate(const struct zl_job *job, const struct zl_setup_options *
     r = r < 0 ? r : join_namespaces(job, err);
     if (r == 0 && zl_setup_is_new(job, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
         return zl_setup_fail(err, -errno, "make the cgroup namespace");
-    (void)setsid();
+    /* Of its own session, whose terminal is not the caller's. */
+    if (r == 0 && setsid() < 0)
+        return zl_setup_fail(err, -errno, "begin a session");
     umask(0022);
     r = r < 0 ? r : set_oom_score(job, err);
     r = r < 0 ? r : mount_root(job, &p, err);
@@ -409,11 +432,18 @@ void zl_setup_child(const struct zl_job *job, const struct zl_setup_options *o, 
     if (o->starter >= 0) {
         zl_close(report);
         zl_close(gate);
-        gate = report = accept4(o->starter, NULL, NULL, SOCK_CLOEXEC);
+        do {
+            gate = report = accept4(o->starter, NULL, NULL, SOCK_CLOEXEC);
+        } while (gate < 0 && (errno == EINTR || errno == ECONNABORTED || errno == ENOMEM));
         zl_close(o->starter);
     }
-    if (gate < 0 || zl_read_full(gate, &start, 1) != 1)
-        _exit(1);
+    ssize_t told = gate < 0 ? 0 : zl_read_full(gate, &start, 1);
+    if (told < 0) {
+        ZL_IGNORE(zl_setup_fail(&err, (int)told, "wait to be started"));
+        give_up(report, &err);
+    }
+    if (told == 0)
+        _exit(1); /* nobody will start it */
     if (o->in_container && o->in_container(o->arg, true, &err) < 0)
         give_up(report, &err);
     ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));

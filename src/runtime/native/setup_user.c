@@ -219,12 +219,21 @@ int zl_setup_take_trees(const struct zl_job *job, int gate, struct zl_setup_plac
     }
 }
 
+bool zl_setup_groups_are_fixed(const struct zl_job *job)
+{
+    char text[8] = "";
+    zl_auto_close int fd = zl_openat(AT_FDCWD, "/proc/self/setgroups", O_RDONLY, 0);
+    if (fd == -ENOENT) /* a container without /proc */
+        return zl_setup_namespace(job, CLONE_NEWUSER);
+    return fd >= 0 && zl_read_full(fd, text, sizeof text - 1) > 0 && strncmp(text, "deny", 4) == 0;
+}
+
 int zl_setup_become_root(const struct zl_job *job, struct zl_setup_error *err)
 {
     if (!zl_setup_namespace(job, CLONE_NEWUSER))
         return 0;
-    /* Where an ordinary user maps the own group, groups can't be changed at all. */
-    if ((setgroups(0, NULL) < 0 && errno != EPERM) || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+    bool groups = setgroups(0, NULL) == 0 || (errno == EPERM && zl_setup_groups_are_fixed(job));
+    if (!groups || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
         return zl_setup_fail(err, -errno, "become root of the user namespace (is id 0 mapped?)");
     /* Else /proc/self would be the host's root's. */
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? zl_setup_fail(err, -errno, "open /proc/self to its owner") : 0;
