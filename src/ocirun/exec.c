@@ -130,6 +130,12 @@ static int enter_class(struct ocirun *r, const struct ocirun_state *s)
     return root < 0 ? root : ocirun_rdt_enter(r, root, s, getpid());
 }
 
+/* What has the caller's terminal by a descriptor only can't type into it (TIOCSTI). */
+static int leave_session(struct zl_setup_error *err)
+{
+    return setsid() < 0 ? zl_setup_fail(err, -errno, "begin a session") : 0;
+}
+
 /* Enters the container and makes the process there, as a sibling of its own: the caller stays outside and waits for it.
  */
 static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, const struct zl_job *job,
@@ -164,7 +170,7 @@ static ZL_NORETURN void enter(struct ocirun *r, const struct ocirun_state *s, co
             ZL_IGNORE(zl_setup_fail(&err, -EPERM, "enter the container's cgroup"));
         else if (cgroups >= 0 && setns(cgroups, CLONE_NEWCGROUP) < 0)
             ZL_IGNORE(zl_setup_fail(&err, -errno, "enter the container's cgroup namespace"));
-        else if (!job->terminal || zl_setup_terminal(job, console, false, &err) == 0)
+        else if (job->terminal ? zl_setup_terminal(job, console, false, &err) == 0 : leave_session(&err) == 0)
             ZL_IGNORE(zl_setup_exec(job, job->argv, report, &err));
         give_up(report, &err);
     }

@@ -25,6 +25,7 @@
  *   hex TEXT            write the bytes of that many hexadecimal digits
  *   direct KIB          write so much to a file past the cache, or say why not
  *   touch PATH          make a file
+ *   open PATH           open a file to read, and say whether that goes
  *   tty                 say whether input is a terminal, its size, whether it is the controlling one
  *   size                say the terminal's size whenever it changes, for ever
  *   children N          make so many processes that wait
@@ -435,6 +436,9 @@ int main(int argc, char **argv)
             int fd = open(arg, O_WRONLY | O_CREAT, 0644);
             if (fd < 0 || close(fd) < 0)
                 return 1;
+        } else if (strcmp(verb, "open") == 0) {
+            int fd = open(arg, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+            dprintf(1, "%s: %s\n", arg, fd >= 0 ? "open" : strerrorname_np(errno));
         } else if (strcmp(verb, "direct") == 0) {
             direct(number(arg));
         } else if (strcmp(verb, "children") == 0) {

@@ -8,17 +8,29 @@ import errno
 import json
 import os
 import pathlib
+import pty
+import re
 import shutil
+import signal
+import socket
+import stat
 import subprocess
+import sys
 
 import pytest
 
-from conftest import SLOW, wait_for
-from test_oci import ZL_OCI, bundle, fields  # noqa: F401  pylint: disable=unused-import
+from conftest import BUILD, SLOW, wait_for
+from test_oci import ZL_OCI, bundle, fields, read_until, take_terminal  # noqa: F401  pylint: disable=unused-import
 
-pytestmark = pytest.mark.usefixtures("bundle")
+pytestmark = pytest.mark.usefixtures("own_group")
 # Without the shared mounts and the private mount namespace a bind below /proc would be one of the machine.
 ALONE = ["unshare", "--mount", "--propagation", "private", "sh", "-ec"]
+
+
+@pytest.fixture
+def own_group(bundle):  # noqa: F811
+    """Other containers of this machine may be called as ours are."""
+    bundle.config["linux"]["cgroupsPath"] = "/" + bundle.folder.name.replace("zl-oci-", "zl-safety-")
 
 
 def alone(bundle, script):
@@ -215,3 +227,275 @@ def test_groups(bundle):
     bundle.write("cat", "/proc/self/status")
     r = bundle("run", "one", extra_groups=[27, 4321])
     assert fields(r.stdout, "Groups") == [[]], r.stdout
+
+
+def swapping(folder):
+    """A process that exchanges a and b of a folder all the time."""
+    number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
+    code = f"import ctypes\nc = ctypes.CDLL(None)\nwhile True: c.syscall({number}, -100, b'a', -100, b'b', 2)"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=folder)
+
+
+def test_flags_are_raced(bundle):
+    """A volume's folders are exchanged between a mount and the setting of its flags."""
+    volume, data = bundle.folder / "volume", bundle.folder / "data"
+    for folder in (data, volume / "a/x", volume / "b/x"):
+        folder.mkdir(parents=True)
+    mounts = bundle.config["mounts"] + [
+        {"destination": "/v", "type": "bind", "source": str(volume), "options": ["bind"]},
+        {"destination": "/v/b/x", "type": "tmpfs", "source": "tmpfs", "options": []},
+        {"destination": "/v/a/x", "type": "bind", "source": str(data), "options": ["bind", "ro", "nosuid"]}]
+    bundle.write("cat", "/proc/self/mountinfo", mounts=mounts)
+    with swapping(volume) as racer:
+        try:
+            for _ in range(60):
+                r = bundle("run", "one")
+                lines = [line.split() for line in r.stdout.splitlines()]
+                options = [set(f[5].split(",")) for f in lines if f[3].endswith(f"{bundle.folder.name}/data")]
+                assert options and {"ro", "nosuid"} <= options[0], r.stdout
+        finally:
+            racer.kill()
+
+
+def test_masks_are_raced(bundle):
+    """What hides folders is empty, whatever is exchanged with the first that was hidden (CVE-2025-31133)."""
+    volume = bundle.folder / "volume"
+    for folder in ("a/one", "a/two", "b/one", "b/two"):
+        (volume / folder).mkdir(parents=True)
+    for at in "ab":
+        (volume / at / "one/leak").touch()
+    mounts = bundle.config["mounts"] + [{"destination": "/v", "type": "bind", "source": str(volume), "options": ["bind"]}]
+    linux = {**bundle.config["linux"], "maskedPaths": ["/v/a/one", "/v/a/two"]}
+    bundle.write("ls", "/v/a/two", "ls", "/v/b/two", mounts=mounts, linux=linux)
+    with swapping(volume) as racer:
+        try:
+            for _ in range(60):
+                assert "leak" not in bundle("run", "one").stdout
+        finally:
+            racer.kill()
+
+
+def test_own_program_in_memory(bundle):
+    """Where there is no mount API, it runs from a copy that nobody can write to (CVE-2019-5736)."""
+    own = bundle.folder / "own-oci"
+    shutil.copy(ZL_OCI, own)
+    bundle.write("forever")
+    bundle.ids.append("c")
+    with open(bundle.folder / "c.out", "w") as out:
+        subprocess.run([BUILD / "tests/programs/without", "ENOSYS", own, "--root", bundle.state, "create", "c"], cwd=bundle.folder, check=True,
+                       stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=30 * SLOW)
+    pid = json.loads(bundle("state", "c").stdout)["pid"]
+    assert "memfd" in os.readlink(f"/proc/{pid}/exe")
+    exe = os.open(f"/proc/{pid}/exe", os.O_RDONLY)
+    bundle("delete", "--force", "c")
+    with pytest.raises(OSError) as refused, open(f"/proc/self/fd/{exe}", "r+b", buffering=0) as writable:
+        writable.write(b"x")
+    os.close(exe)
+    assert refused.value.errno == errno.EPERM
+
+
+def test_session_keyring(bundle):
+    """The caller's keys stay outside, of the container and of a command in it."""
+    number = {"x86_64": (248, 250), "aarch64": (217, 219)}[os.uname().machine]
+    give = f"import ctypes, os, sys; c = ctypes.CDLL(None); c.syscall({number[1]}, 1, None); " \
+           f"k = c.syscall({number[0]}, b'user', b'zl-safety', b'x', 1, -3); k > 0 or sys.exit(77); os.execv(sys.argv[1], sys.argv[1:])"
+
+    def with_key(*args):
+        r = subprocess.run([sys.executable, "-c", give, ZL_OCI, "--root", bundle.state, *args], cwd=bundle.folder, text=True, timeout=30 * SLOW,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        if r.returncode == 77:
+            pytest.skip("the kernel, or a filter, lets nobody have keys")
+        return r
+
+    bundle.write("key", "zl-safety")
+    assert with_key("run", "--no-new-keyring", "one").stdout == "found\n"
+    assert with_key("run", "one").stdout == "ENOKEY\n"
+    bundle.write("forever")
+    bundle.create()
+    bundle("start", "c")
+    assert with_key("exec", "c", "/workload", "key", "zl-safety").stdout == "ENOKEY\n"
+
+
+NOTIFY = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chroot"], "action": "SCMP_ACT_NOTIFY"}]}
+
+
+class Holding:
+    """A listener of a filter that never takes the connection: who starts with it stands still where it gets the filter."""
+
+    def __init__(self, bundle):
+        self.path = bundle.folder / "listener"
+        self.one, self.two = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        self.one.bind(str(self.path))
+        self.one.listen(0)
+        self.two.connect(str(self.path))
+
+    def __enter__(self):
+        return {**NOTIFY, "listenerPath": str(self.path)}
+
+    def __exit__(self, *_):
+        self.one.close()
+        self.two.close()
+
+
+def stands_still(pid):
+    return fields(pathlib.Path(f"/proc/{pid}/status").read_text(), "Seccomp")[0] == ["2"]
+
+
+def test_looked_into_at_its_start(bundle):
+    """Who has the container's rights can't look into its first process before that is the program (CVE-2016-9962)."""
+    with Holding(bundle) as seccomp:
+        bundle.write("forever", linux={**bundle.config["linux"], "seccomp": seccomp}, process=process_of(bundle, capabilities={}))
+        pid = bundle.create()
+        with subprocess.Popen([ZL_OCI, "--root", bundle.state, "start", "c"], stderr=subprocess.DEVNULL) as start:
+            wait_for("it stands still", lambda: stands_still(pid))
+            assert fields(pathlib.Path(f"/proc/{pid}/status").read_text(), "CapPrm", "Uid") == [["0" * 16], ["0"] * 4]
+            r = subprocess.run(["setpriv", "--bounding-set=-all", "--inh-caps=-all", "ls", "-l", f"/proc/{pid}/fd"], capture_output=True, text=True, check=False)
+            start.kill()
+        assert "->" not in r.stdout and "ermission denied" in r.stderr, r
+
+
+def test_looked_into_on_its_way_in(bundle):
+    """Nor can its root look into a command that has entered its namespaces and has rights of the host's yet."""
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.folder.chmod(0o711)
+    for name in ("proc", "dev", "sys"):
+        (bundle.folder / "rootfs" / name).mkdir()
+    linux = {**bundle.config["linux"], "namespaces": bundle.config["linux"]["namespaces"] + [{"type": "user"}], "uidMappings": maps, "gidMappings": maps}
+    bundle.write("forever", linux=linux)
+    pid = bundle.create()
+    bundle("start", "c")
+    with Holding(bundle) as seccomp:
+        kept = bundle.state / "c/config.json"  # as a container with such a filter has it: this one runs already
+        config = json.loads(kept.read_text())
+        config["linux"]["seccomp"] = seccomp
+        config["process"]["noNewPrivileges"] = False
+        kept.write_text(json.dumps(config))
+        with subprocess.Popen([ZL_OCI, "--root", bundle.state, "exec", "c", "/workload", "exit", "0"], stderr=subprocess.DEVNULL) as command:
+            wait_for("it is inside", lambda: len(json.loads(bundle("ps", "-f", "json", "c").stdout)) == 2)
+            other = next(p for p in json.loads(bundle("ps", "-f", "json", "c").stdout) if p != pid)
+            wait_for("it stands still", lambda: stands_still(other))
+            seize = f"import ctypes, os; c = ctypes.CDLL(None, use_errno=True); print(c.ptrace(0x4206, {other}, 0, 0), os.strerror(ctypes.get_errno()))"
+            r = subprocess.run(["nsenter", "--user", "--target", str(pid), "/usr/bin/python3", "-c", seize], cwd="/", capture_output=True, text=True,
+                               check=False)
+            os.kill(other, signal.SIGKILL)
+            command.kill()
+        assert r.stdout == "-1 Operation not permitted\n", r
+
+
+def on_terminal(bundle, **members):
+    """Runs with a console socket; what it says there."""
+    path = bundle.folder / "console"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        bundle.write("cat", "/dev/console", "forever", process=process_of(bundle, terminal=True), **members)
+        bundle.ids.append("c")
+        r = bundle("create", "--console-socket", path, "c", check=False)
+        if r.returncode:
+            return r, None
+        return r, take_terminal(listener)
+
+
+def test_console_is_no_link(bundle):
+    """/dev/console of the image that leads elsewhere: what is there is not covered by the terminal (CVE-2025-52565)."""
+    (bundle.folder / "rootfs/dev/pts").mkdir(parents=True)
+    (bundle.folder / "rootfs/etc").mkdir()
+    (bundle.folder / "rootfs/etc/there").write_text("as it was\n")
+    (bundle.folder / "rootfs/dev/console").symlink_to("/etc/there")
+    mounts = [m for m in bundle.config["mounts"] if m["destination"] != "/dev"]
+    r, _ = on_terminal(bundle, mounts=mounts)
+    assert r.returncode == 1 and "bind /dev/console" in r.stderr, r
+
+
+def test_console_is_the_terminal(bundle):
+    """/dev/pts of the image with a link to a devpts, and one under the number that the terminal has (CVE-2025-52565)."""
+    (bundle.folder / "rootfs/dev/pts").mkdir(parents=True)
+    (bundle.folder / "rootfs/secret").write_text("secret\n")
+    (bundle.folder / "rootfs/dev/pts/ptmx").symlink_to("/real/ptmx")
+    for n in range(8):
+        (bundle.folder / f"rootfs/dev/pts/{n}").symlink_to("/secret")
+    mounts = [{**m, "destination": "/real" if m["destination"] == "/dev/pts" else m["destination"]} for m in bundle.config["mounts"] if m["destination"] != "/dev"]
+    r, master = on_terminal(bundle, mounts=mounts)
+    assert r.returncode == 0, r
+    pid = json.loads(bundle("state", "c").stdout)["pid"]
+    console, terminal = (os.stat(f"/proc/{pid}/root/{at}") for at in ("dev/console", "real/0"))
+    os.close(master)
+    assert stat.S_ISCHR(console.st_mode) and console.st_rdev == terminal.st_rdev
+
+
+def test_terminal_of_the_caller(bundle):
+    """Without a terminal of its own the container has the caller's as a file, and not as its own: it can't type there."""
+    bundle.write("tty", "forever")
+    master, slave = pty.openpty()
+    take = f"import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+    def on_the_callers(*args):
+        r = subprocess.run([sys.executable, "-c", take, ZL_OCI, "--root", bundle.state, *args], cwd=bundle.folder, stdin=slave, stdout=slave, stderr=slave,
+                           timeout=30 * SLOW, check=False)
+        assert r.returncode == 0
+        return read_until(master, b"size").decode()
+
+    bundle.ids.append("c")
+    assert "tty 1 1 1 controlling no" in on_the_callers("run", "-d", "c")
+    assert "tty 1 1 1 controlling no" in on_the_callers("exec", "c", "/workload", "tty")
+    os.close(master)
+    os.close(slave)
+
+
+DEVICES = [(10, 237), (10, 200), (10, 229), (1, 11)]  # loop-control, tun, fuse, kmsg
+
+
+def test_devices_beyond_the_rules(bundle):
+    """A node of the image opens no device that the document does not allow."""
+    if not (pathlib.Path("/sys/fs/cgroup/devices").is_dir() or pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists()):
+        pytest.skip("no devices controller, nor cgroup v2")
+    node = bundle.folder / "rootfs/node"
+    number = None
+    for major, minor in DEVICES:
+        os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+        try:
+            os.close(os.open(node, os.O_RDONLY | os.O_NONBLOCK))
+            number = (major, minor)
+            break
+        except OSError:
+            node.unlink()
+    if not number:
+        pytest.skip("none of the devices that this tries is on the machine")
+    rules = [{"allow": False, "access": "rwm"}]
+    r = bundle.run("open", "/node", linux={**bundle.config["linux"], "resources": {"devices": rules}})
+    assert r.stdout == "/node: EPERM\n", r
+    rules.append({"allow": True, "type": "c", "major": number[0], "minor": number[1], "access": "r"})
+    r = bundle.run("open", "/node", linux={**bundle.config["linux"], "resources": {"devices": rules}})
+    assert r.stdout == "/node: open\n", r
+
+
+def test_labels_hit_procfs(bundle):
+    """A label is written to the kernel's own file, and not to what a volume has in its place (CVE-2025-52881)."""
+    fake = bundle.folder / "fake/self/attr"
+    (fake / "apparmor").mkdir(parents=True)
+    for file in ("exec", "apparmor/exec"):
+        (fake / file).write_text("untouched\n")
+    has_apparmor = "mount -t tmpfs none /sys/kernel/security; mkdir /sys/kernel/security/apparmor"
+    if not os.path.isdir("/sys/kernel/security"):
+        pytest.skip("the kernel has no /sys/kernel/security")
+    others = [m for m in bundle.config["mounts"] if m["destination"] != "/proc"]
+    volume = {"destination": "/proc", "type": "bind", "source": str(bundle.folder / "fake"), "options": ["rbind"]}
+    bundle.write("say", "it runs", root={"path": "rootfs"}, process=process_of(bundle, apparmorProfile="strict"), mounts=[*others, volume],
+                 linux={**bundle.config["linux"], "maskedPaths": [], "readonlyPaths": []})
+    r = alone(bundle, has_apparmor)
+    assert r.returncode == 1 and "it runs" not in r.stdout and "AppArmor profile strict" in r.stderr, r
+    assert {(fake / file).read_text() for file in ("exec", "apparmor/exec")} == {"untouched\n"}
+
+
+def test_descriptors_of_hooks(bundle):
+    """None of the runtime's is open in a hook, outside or inside."""
+    seen = bundle.folder / "seen"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"ls -l /proc/self/fd >>{seen}"], "env": ["PATH=/usr/bin:/bin"]}
+    inside = {"path": "/workload", "args": ["workload", "ls", "/proc/self/fd"]}
+    bundle.write("exit", "0", hooks={**{k: [hook] for k in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")}, "startContainer": [inside]})
+    r = bundle("run", "one")
+    text = seen.read_text() + r.stdout
+    assert text.count("->") > 5 * 3
+    leads = {line.rsplit(" -> ", 1)[0].split()[-1]: line for line in text.splitlines() if " -> " in line and not re.search(r"-> /proc/\d+/fd$", line)}
+    assert set(leads) <= {"0", "1", "2"}, leads

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "runtime/native/setup_parts.h"
+#include "sys/ns.h"
 #include "sys/process.h"
 
 #include <fcntl.h>
@@ -13,14 +14,12 @@
 #include <linux/close_range.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
-#include <linux/magic.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -214,19 +213,13 @@ static int load_filter(const struct zl_job *job, int report, struct zl_setup_err
     return job->seccomp_listener ? offer_listener((int)fd, report, err) : 0;
 }
 
-/* What a security module makes of the next exec. The file is the kernel's, and nothing that is mounted over it. */
+/* What a security module makes of the next exec: in one write. */
 static int write_label(const char *file, const char *before, const char *label)
 {
-    char text[4200];
-    struct statfs fs;
+    char text[4200], path[64];
     int n = snprintf(text, sizeof text, "%s%s", before, label);
-    zl_auto_close int proc = zl_openat(AT_FDCWD, "/proc/self/attr", O_PATH | O_DIRECTORY, 0);
-    if (proc < 0 || n >= (int)sizeof text)
-        return proc < 0 ? proc : -E2BIG;
-    zl_auto_close int fd = zl_openat(proc, file, O_WRONLY | O_NOFOLLOW, 0);
-    if (fd < 0 || fstatfs(fd, &fs) < 0)
-        return fd < 0 ? fd : -errno;
-    return fs.f_type != PROC_SUPER_MAGIC ? -EXDEV : write(fd, text, (size_t)n) == n ? 0 : -errno;
+    snprintf(path, sizeof path, "self/attr/%s", file);
+    return n >= (int)sizeof text ? -E2BIG : zl_proc_write(path, text);
 }
 
 static int set_labels(const struct zl_job *job, struct zl_setup_error *err)
