@@ -81,7 +81,7 @@ static void expected(struct zl_decoder *d, const struct zl_value *v, const struc
 static void decode_int(struct zl_decoder *d, const struct zl_field *f, const struct zl_value *v, int64_t *out)
 {
     bool any = f->min == 0 && f->max == 0;
-    if (v->kind == ZL_INT && (any || (v->integer >= f->min && v->integer <= f->max))) {
+    if (v->kind == ZL_INT && (any || d->filling || (v->integer >= f->min && v->integer <= f->max))) {
         *out = v->integer;
         return;
     }
@@ -104,14 +104,16 @@ static void decode_double(struct zl_decoder *d, const struct zl_field *f, const 
         *out = x;
 }
 
-static bool is_text(const struct zl_value *v)
+static bool is_text(const struct zl_decoder *d, const struct zl_value *v)
 {
+    if (d->strict && !d->filling && v->kind != ZL_STRING)
+        return false;
     return v->kind != ZL_LIST && v->kind != ZL_MAP && v->kind != ZL_NULL && strlen(v->text.p) == v->text.n;
 }
 
 static void decode_string(struct zl_decoder *d, const struct zl_field *f, const struct zl_value *v, const char **out)
 {
-    if (!is_text(v))
+    if (!is_text(d, v))
         expected(d, v, f, "a string");
     else if ((f->flags & ZL_F_NONEMPTY) && v->text.n == 0)
         zl_problem_add(d, v, f->code ? f->code : "yaml_error", NULL, "'%s' must not be empty", f->name);
@@ -127,7 +129,7 @@ static void decode_enum(struct zl_decoder *d, const struct zl_field *f, const st
             continue;
         bool later = f->names[i][0] == '!';
         const char *name = f->names[i] + later;
-        if (is_text(v) && zl_str_is(v->text, name)) {
+        if (is_text(d, v) && zl_str_is(v->text, name)) {
             if (later)
                 zl_problem_add(d, v, "not_supported_yet", NULL, "'%s: %s' is not supported yet", f->name, name);
             else
@@ -137,7 +139,7 @@ static void decode_enum(struct zl_decoder *d, const struct zl_field *f, const st
         if (!later)
             zl_buf_printf(&list, "%s%s", list.n ? ", " : "", name);
     }
-    const char *near = is_text(v) ? zl_nearest(v->text, f->names) : NULL;
+    const char *near = is_text(d, v) ? zl_nearest(v->text, f->names) : NULL;
     char hint[120] = "";
     if (near)
         snprintf(hint, sizeof hint, "did you mean '%s'?", near);
@@ -157,7 +159,7 @@ static void decode_strings(struct zl_decoder *d, const struct zl_field *f, const
     out->v = zl_arena_alloc(d->arena, v->count * sizeof *out->v);
     for (const struct zl_value *i = v->first; i; i = i->next) {
         size_t mark = zl_path_push(d, "[%u]", out->n);
-        if (is_text(i))
+        if (is_text(d, i))
             out->v[out->n++] = i->text.p;
         else
             expected(d, i, f, "strings");
@@ -205,17 +207,17 @@ static void decode_field(struct zl_decoder *d, const struct zl_field *f, const s
         decode_string(d, f, v, at);
         break;
     case ZL_K_DURATION:
-        r = is_text(v) ? zl_parse_duration_ms(v->text, at) : -EINVAL;
+        r = is_text(d, v) ? zl_parse_duration_ms(v->text, at) : -EINVAL;
         if (r < 0)
             expected(d, v, f, r == -ERANGE ? "a duration that fits 64 bits" : "a duration such as 30s or 1m 30s");
         break;
     case ZL_K_SIZE:
-        r = is_text(v) ? zl_parse_size(v->text, at) : -EINVAL;
+        r = is_text(d, v) ? zl_parse_size(v->text, at) : -EINVAL;
         if (r < 0)
             expected(d, v, f, r == -ERANGE ? "a size that fits 63 bits" : "a size such as 256Mi (Ki, Mi, Gi, Ti)");
         break;
     case ZL_K_PERCENT: {
-        struct zl_str s = is_text(v) ? v->text : ZL_STR("");
+        struct zl_str s = is_text(d, v) ? v->text : ZL_STR("");
         uint64_t n;
         if (zl_parse_u64(zl_str_ends(s, ZL_STR("%")) ? zl_str_n(s.p, s.n - 1) : s, 1, 100, &n) < 0)
             expected(d, v, f, "a percentage from 1 to 100");
@@ -263,7 +265,9 @@ static void unknown_key(struct zl_decoder *d, const struct zl_type *type, const 
 static void apply_default(struct zl_decoder *d, const struct zl_field *f, void *at)
 {
     unsigned before = d->count;
+    d->filling = true;
     decode_field(d, f, zl_value_plain(d->arena, zl_str(f->fallback)), at);
+    d->filling = false;
     zl_assert(d->count == before);
 }
 

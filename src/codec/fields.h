@@ -94,6 +94,8 @@ struct zl_decoder {
     struct zl_problem *first, *last;
     unsigned count;
     struct zl_buf path;
+    bool strict;  /* a text is a string, and nothing that looks like another thing: of JSON */
+    bool filling; /* in a default, which may be outside what a document can say */
 };
 
 void zl_decoder_init(struct zl_decoder *d, struct zl_arena *arena);

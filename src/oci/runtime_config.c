@@ -108,7 +108,7 @@ static void decode_empty(struct zl_decoder *d, const struct zl_value *v, void *f
 
 static const struct zl_field user_fields[] = {
     NUM("uid", P(uid) - P(uid), 0, ID_MAX, .flags = ZL_F_REQUIRED), NUM("gid", P(gid) - P(uid), 0, ID_MAX, .flags = ZL_F_REQUIRED),
-    NUM("umask", P(umask) - P(uid), -1, 0777, .fallback = "-1"),
+    NUM("umask", P(umask) - P(uid), 0, 0777, .fallback = "-1"),
     { .name = "additionalGids", .kind = ZL_K_CUSTOM, .offset = P(groups) - P(uid), .decode = decode_ids },
 };
 static const struct zl_type type_user = PART("'user'", user_fields);
@@ -204,7 +204,7 @@ static const struct zl_type type_namespace = OPEN(zl_oci_namespace, namespace_fi
 static const struct zl_field device_fields[] = {
     STR("type", AT(zl_oci_device, type), .flags = ZL_F_REQUIRED), STR("path", AT(zl_oci_device, path), .flags = ZL_F_REQUIRED),
     NUM("major", AT(zl_oci_device, major), 0, UINT32_MAX), NUM("minor", AT(zl_oci_device, minor), 0, UINT32_MAX),
-    NUM("fileMode", AT(zl_oci_device, file_mode), -1, UINT32_MAX, .fallback = "-1"),
+    NUM("fileMode", AT(zl_oci_device, file_mode), 0, UINT32_MAX, .fallback = "-1"),
     NUM("uid", AT(zl_oci_device, uid), 0, ID_MAX), NUM("gid", AT(zl_oci_device, gid), 0, ID_MAX),
 };
 static const struct zl_type type_device = OPEN(zl_oci_device, device_fields);
@@ -218,13 +218,21 @@ static const struct zl_field rule_fields[] = {
 static const struct zl_type type_rule = OPEN(zl_oci_device_rule, rule_fields);
 
 #define U64(name_, at) { .name = name_, .kind = ZL_K_CUSTOM, .offset = at, .decode = decode_u64 }
-/* useHierarchy is passed over: groups are hierarchical now, and nothing else. */
+/* Groups are hierarchical now, and nothing else: it has no effect. */
+static void decode_use_hierarchy(struct zl_decoder *d, const struct zl_value *v, void *field)
+{
+    (void)field;
+    if (v->kind != ZL_BOOL)
+        zl_problem_add(d, v, "invalid", NULL, "'useHierarchy' expects true or false");
+}
+
 static const struct zl_field memory_fields[] = {
     NUM("limit", 0, -1, INT64_MAX), NUM("swap", LR(memory_swap) - LR(memory_limit), -1, INT64_MAX),
     NUM("reservation", LR(memory_reservation) - LR(memory_limit), -1, INT64_MAX), NUM("kernel", LR(kernel) - LR(memory_limit), -1, INT64_MAX),
     NUM("kernelTCP", LR(kernel_tcp) - LR(memory_limit), -1, INT64_MAX),
-    NUM("swappiness", LR(swappiness) - LR(memory_limit), -1, 100, .fallback = "-1"),
+    NUM("swappiness", LR(swappiness) - LR(memory_limit), 0, 100, .fallback = "-1"),
     { .name = "disableOOMKiller", .kind = ZL_K_BOOL, .offset = LR(no_oom_killer) - LR(memory_limit) },
+    { .name = "useHierarchy", .kind = ZL_K_CUSTOM, .decode = decode_use_hierarchy },
     { .name = "checkBeforeUpdate", .kind = ZL_K_BOOL, .offset = LR(check_before_update) - LR(memory_limit) },
 };
 static const struct zl_type type_memory = PART("'memory'", memory_fields);
@@ -233,7 +241,7 @@ static const struct zl_field cpu_fields[] = {
     U64("period", LR(cpu_period) - LR(cpu_quota)), U64("burst", LR(cpu_burst) - LR(cpu_quota)),
     NUM("realtimeRuntime", LR(cpu_rt_runtime) - LR(cpu_quota), -1, INT64_MAX), U64("realtimePeriod", LR(cpu_rt_period) - LR(cpu_quota)),
     STR("cpus", LR(cpus) - LR(cpu_quota)), STR("mems", LR(mems) - LR(cpu_quota)),
-    NUM("idle", LR(cpu_idle) - LR(cpu_quota), -1, 1, .fallback = "-1"),
+    NUM("idle", LR(cpu_idle) - LR(cpu_quota), 0, 1, .fallback = "-1"),
 };
 static const struct zl_type type_cpu = PART("'cpu'", cpu_fields);
 static const struct zl_field pids_fields[] = { NUM("limit", 0, INT64_MIN, INT64_MAX) };
@@ -274,7 +282,7 @@ static const struct zl_field network_fields[] = {
 };
 static const struct zl_type type_network = PART("'network'", network_fields);
 static const struct zl_field rdma_fields[] = {
-    NUM("hcaHandles", AT(zl_oci_rdma, handles), -1, UINT32_MAX, .fallback = "-1"), NUM("hcaObjects", AT(zl_oci_rdma, objects), -1, UINT32_MAX, .fallback = "-1"),
+    NUM("hcaHandles", AT(zl_oci_rdma, handles), 0, UINT32_MAX, .fallback = "-1"), NUM("hcaObjects", AT(zl_oci_rdma, objects), 0, UINT32_MAX, .fallback = "-1"),
 };
 static const struct zl_type type_rdma = OPEN(zl_oci_rdma, rdma_fields);
 
@@ -315,13 +323,13 @@ static const struct zl_field arg_fields[] = {
 static const struct zl_type type_arg = OPEN(zl_oci_seccomp_arg, arg_fields);
 static const struct zl_field syscall_fields[] = {
     STRS("names", AT(zl_oci_seccomp_rule, names)), STR("action", AT(zl_oci_seccomp_rule, action), .flags = ZL_F_REQUIRED),
-    NUM("errnoRet", AT(zl_oci_seccomp_rule, errno_ret), -1, 4095, .fallback = "-1"),
+    NUM("errnoRet", AT(zl_oci_seccomp_rule, errno_ret), 0, 4095, .fallback = "-1"),
     { .name = "args", .kind = ZL_K_LIST, .offset = AT(zl_oci_seccomp_rule, args), .type = &type_arg },
 };
 static const struct zl_type type_syscall = OPEN(zl_oci_seccomp_rule, syscall_fields);
 static const struct zl_field seccomp_fields[] = {
     STR("defaultAction", AT(zl_oci_seccomp, default_action), .flags = ZL_F_REQUIRED),
-    NUM("defaultErrnoRet", AT(zl_oci_seccomp, default_errno_ret), -1, 4095, .fallback = "-1"),
+    NUM("defaultErrnoRet", AT(zl_oci_seccomp, default_errno_ret), 0, 4095, .fallback = "-1"),
     STRS("architectures", AT(zl_oci_seccomp, architectures)), STRS("flags", AT(zl_oci_seccomp, flags)),
     { .name = "syscalls", .kind = ZL_K_LIST, .offset = AT(zl_oci_seccomp, rules), .type = &type_syscall },
     STR("listenerPath", AT(zl_oci_seccomp, listener_path)), STR("listenerMetadata", AT(zl_oci_seccomp, listener_metadata)),
@@ -398,31 +406,42 @@ static const struct zl_field runtime_fields[] = {
 /* clang-format on */
 static const struct zl_type type_runtime = OPEN(zl_oci_runtime, runtime_fields);
 
+/* Of int64? `digits` of them, at most, at p. */
+static bool fits_i64(const char *p, size_t digits, bool negative)
+{
+    return digits < 19 ||
+           (digits == 19 && memcmp(p, negative ? "9223372036854775808" : "9223372036854775807", 19) <= 0);
+}
+
 /* Limits of the document are uint64 (RLIM_INFINITY is 18446744073709551615), which JSON parsers of int64 refuse: a
- * number of 19 digits and more becomes a string of them. */
+ * whole number that does not fit becomes a string of it. Where a row takes none, its problem names the member. */
 static struct zl_str quote_great_numbers(struct zl_buf *out, struct zl_str text)
 {
     bool string = false, changed = false;
     for (size_t i = 0; i < text.n; i++) {
         char c = text.p[i];
-        size_t digits = 0;
+        size_t sign = !string && c == '-', digits = 0;
         if (c == '"')
             string = !string;
-        while (!string && i + digits < text.n && text.p[i + digits] >= '0' && text.p[i + digits] <= '9')
+        while (!string && i + sign + digits < text.n && text.p[i + sign + digits] >= '0' &&
+               text.p[i + sign + digits] <= '9')
             digits++;
-        char before = i ? text.p[i - 1] : ' ', after = i + digits < text.n ? text.p[i + digits] : ' ';
-        bool whole = digits >= 19 && digits <= 20 && before != '-' && before != '.' && before != '+' && after != '.' &&
-                     (after | 32) != 'e';
-        if (whole) {
-            zl_buf_printf(out, "\"%.*s\"", (int)digits, text.p + i);
+        size_t n = digits ? sign + digits : 0;
+        char before = i ? text.p[i - 1] : ' ', after = i + n < text.n ? text.p[i + n] : ' ';
+        bool whole = digits && before != '.' && before != '+' && before != '-' && (before | 32) != 'e' &&
+                     after != '.' && (after | 32) != 'e';
+        if (whole && !fits_i64(text.p + i + sign, digits, sign)) {
+            zl_buf_putc(out, '"');
+            zl_buf_add(out, text.p + i, n);
+            zl_buf_putc(out, '"');
             changed = true;
         } else {
-            zl_buf_add(out, text.p + i, digits ? digits : 1);
+            zl_buf_add(out, text.p + i, n ? n : 1);
         }
         if (string && c == '\\' && i + 1 < text.n)
             zl_buf_putc(out, text.p[++i]);
-        if (digits)
-            i += digits - 1;
+        if (n)
+            i += n - 1;
     }
     return changed ? zl_buf_view(out) : text;
 }
@@ -439,6 +458,7 @@ static int parse(struct zl_decoder *d, const struct zl_type *type, struct zl_str
     if (zl_json_parse(d->arena, quote_great_numbers(&quoted, text), &limits, &v, &pe) < 0)
         return zl_fail(err, ZL_E_PARSE, "line %u: %s", pe.line, pe.text);
     *root = v;
+    d->strict = true;
     *ret = zl_decode(d, type, v);
     return d->count ? zl_fail(err, ZL_E_INVALID, "%s: %s", d->first->path, d->first->message) : 0;
 }

@@ -3,6 +3,7 @@
 
 #include "base/fd.h"
 
+#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <stdio.h>
@@ -157,11 +158,22 @@ static int flags_of(const struct zl_oci_seccomp *s, uint64_t *ret, struct zl_err
     return 0;
 }
 
+/* More can't be a filter: the kernel takes 4,096 instructions, and a comparison is four. To find that out libseccomp
+ * needs minutes. */
+enum { COMPARISONS_MAX = 1024, NAMES_MAX = 16384, INSTRUCTIONS_MAX = 4096 };
+
 static int check_rules(const struct zl_oci_seccomp *s, uint32_t fallback, bool *listener, struct zl_err *err)
 {
+    size_t comparisons = 0, names = 0;
     for (unsigned i = 0; i < s->rules.n; i++) {
         const struct zl_oci_seccomp_rule *rule = s->rules.v[i];
         uint32_t action;
+        names += rule->names.n;
+        comparisons += (size_t)rule->args.n * rule->names.n;
+        if (comparisons > COMPARISONS_MAX || names > NAMES_MAX)
+            return zl_fail(err, ZL_E_LIMIT, "linux.seccomp.syscalls[%u]: over %d %s by then: no filter has so many", i,
+                           comparisons > COMPARISONS_MAX ? COMPARISONS_MAX : NAMES_MAX,
+                           comparisons > COMPARISONS_MAX ? "comparisons of arguments" : "names");
         if (action_of(rule->action, rule->errno_ret, &action) < 0)
             return zl_fail(err, ZL_E_UNSUPPORTED, "linux.seccomp.syscalls[%u].action: '%.40s' is not supported", i,
                            rule->action);
@@ -185,6 +197,9 @@ static int compile(struct ocirun *r, const struct zl_oci_seccomp *s, uint32_t fa
     if (e < 0)
         return err->code ? e : zl_fail(err, e, "linux.seccomp: write the filter");
     off_t size = lseek(fd, 0, SEEK_END);
+    if (size > (off_t)(INSTRUCTIONS_MAX * sizeof(struct sock_filter)))
+        return zl_fail(err, ZL_E_LIMIT, "linux.seccomp: the filter has %lld instructions, and the kernel takes %d",
+                       (long long)size / (long long)sizeof(struct sock_filter), INSTRUCTIONS_MAX);
     char *bytes = size < 0 ? NULL : zl_arena_alloc(&r->arena, (size_t)size);
     if (!bytes || pread(fd, bytes, (size_t)size, 0) != size)
         return zl_fail(err, ZL_E_RUNTIME, "linux.seccomp: read the filter");

@@ -151,6 +151,9 @@ static int devices_of(struct ocirun_translation *t)
         if (device_type(from->type, &type) < 0)
             return zl_fail(&t->r->err, ZL_E_INVALID, "linux.devices[%u].type: '%.20s' is none of c, b, u, p", i,
                            from->type);
+        if (from->path[0] != '/')
+            return zl_fail(&t->r->err, ZL_E_INVALID, "linux.devices[%u].path: '%.100s' is no absolute path", i,
+                           from->path);
         struct zl_job_device d = {
             from->path,
             type | (mode_t)(from->file_mode < 0 ? 0666 : from->file_mode & 07777), /* podman says the kind, too */

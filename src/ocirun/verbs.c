@@ -135,6 +135,11 @@ static int keep_config(struct ocirun *r, const char *bundle, int folder)
 {
     const char *path = r->o.config ? r->o.config : zl_arena_printf(&r->arena, "%s/config.json", bundle);
     zl_auto_buf text = ZL_BUF_INIT;
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return zl_fail(&r->err, -errno, "read %s", path);
+    if (!S_ISREG(st.st_mode)) /* at a pipe we would wait */
+        return zl_fail(&r->err, ZL_E_INVALID, "%s is no file", path);
     int e = zl_read_file(AT_FDCWD, path, ZL_OCI_CONFIG_MAX + 1, &text);
     if (e < 0)
         return zl_fail(&r->err, e, "read %s", path);

@@ -378,6 +378,8 @@ int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report,
     if (r < 0)
         return r;
     execve(program, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
+    if (errno == E2BIG || errno == ENOMEM)
+        return zl_setup_fail(err, -errno, "execute '%.70s'", program);
     return zl_setup_fail(err, errno == ENOENT ? ZL_E_NO_COMMAND : ZL_E_NOT_EXECUTABLE, "execute '%.70s' (%s)", program,
                          zl_error_name(-errno));
 }

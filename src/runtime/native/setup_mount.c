@@ -19,8 +19,11 @@
 
 int zl_setup_mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
 {
+    enum { DATA_MAX = 4095 }; /* the kernel would cut it off */
     char path[40];
     struct statfs fs;
+    if (data && strlen(data) > DATA_MAX)
+        return -E2BIG;
     snprintf(path, sizeof path, "/proc/self/fd/%d", target);
     /* Inside the root /proc may be anything that the document mounts there (CVE-2019-16884). */
     if (statfs("/proc/self/fd", &fs) < 0)

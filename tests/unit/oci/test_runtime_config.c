@@ -45,7 +45,8 @@ static void what_it_says(void **state)
             "a/b\","
             "\"sysctl\":{\"net.ipv4.ip_forward\":\"1\"},\"maskedPaths\":[\"/proc/kcore\"],"
             "\"resources\":{\"memory\":{\"limit\":1048576,\"swap\":-1},\"pids\":{\"limit\":-1},"
-            "\"cpu\":{\"quota\":50000,\"period\":100000},\"devices\":[{\"allow\":false,\"access\":\"rwm\"}]},"
+            "\"cpu\":{\"quota\":9223372036854771712,\"period\":100000},\"devices\":[{\"allow\":false,\"access\":"
+            "\"rwm\"}]},"
             "\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"mount\"],\"action\":\"SCMP_"
             "ACT_ERRNO\","
             "\"errnoRet\":1,\"args\":[{\"index\":0,\"value\":18446744073709551615,\"op\":\"SCMP_CMP_EQ\"}]}]}}}"),
@@ -63,6 +64,7 @@ static void what_it_says(void **state)
     assert_string_equal(((const struct zl_oci_namespace *)c->linux_.namespaces.v[1])->path, "/n");
     assert_string_equal(((const struct zl_oci_pair *)c->linux_.sysctl.v[0])->value, "1");
     assert_int_equal(c->linux_.resources.memory_limit, 1048576);
+    assert_true(c->linux_.resources.cpu_quota == 9223372036854771712);
     assert_int_equal(c->linux_.resources.memory_swap, -1);
     assert_int_equal(c->linux_.resources.pids_limit, -1);
     assert_true(c->linux_.resources.cpu_period == 100000);
@@ -132,6 +134,12 @@ static void bad_ones(void **state)
         { LINUX("\"maskedPaths\":[\"proc\"]"), "linux.maskedPaths[0]" },
         { LINUX("\"sysctl\":[]"), "map of strings" },
         { LINUX("\"resources\":{\"memory\":{\"limit\":-2}}"), "memory.limit" },
+        { LINUX("\"resources\":{\"memory\":{\"limit\":9223372036854775808}}"), "memory.limit" },
+        { LINUX("\"resources\":{\"memory\":{\"limit\":-9223372036854775809}}"), "memory.limit" },
+        { LINUX("\"resources\":{\"memory\":{\"limit\":1180591620717411303424}}"), "memory.limit" },
+        { LINUX("\"resources\":{\"memory\":{\"useHierarchy\":1}}"), "useHierarchy" },
+        { LINUX("\"cgroupsPath\":7"), "cgroupsPath" },
+        { LINUX("\"maskedPaths\":[true]"), "maskedPaths" },
         { LINUX("\"resources\":{\"devices\":[{\"major\":1}]}"), "needs the key 'allow'" },
         { LINUX("\"devices\":[{\"type\":\"c\"}]"), "needs the key 'path'" },
         { LINUX("\"seccomp\":{}"), "needs the key 'defaultAction'" },
