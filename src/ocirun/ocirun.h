@@ -91,6 +91,9 @@ int ocirun_make_folder(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_open_folder(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_remove_folder(struct ocirun *r, const char *id) ZL_MUST;
 int ocirun_write_state(struct ocirun *r, int folder, const struct ocirun_state *s) ZL_MUST;
+/* Of what state.json says; ZL_E_RUNTIME when it is damaged. */
+int ocirun_parse_state(struct zl_arena *arena, struct zl_str text, struct ocirun_state **ret,
+                       struct zl_err *err) ZL_MUST;
 int ocirun_read_state(struct ocirun *r, int folder, const char *id, struct ocirun_state **ret) ZL_MUST;
 int ocirun_status(struct ocirun *r, const struct ocirun_state *s, int folder, enum ocirun_status *ret) ZL_MUST;
 /* Its cgroup, as it is or would be. */

@@ -111,23 +111,31 @@ int ocirun_write_state(struct ocirun *r, int folder, const struct ocirun_state *
     return e < 0 ? zl_fail(&r->err, e, "write the state of %s", s->id) : 0;
 }
 
-int ocirun_read_state(struct ocirun *r, int folder, const char *id, struct ocirun_state **ret)
+int ocirun_parse_state(struct zl_arena *arena, struct zl_str text, struct ocirun_state **ret, struct zl_err *err)
 {
-    zl_auto_buf text = ZL_BUF_INIT;
     struct zl_decoder d;
     struct zl_parse_error pe;
     struct zl_value *v;
+    if (zl_json_parse(arena, text, &zl_limits_document, &v, &pe) < 0)
+        return zl_fail(err, ZL_E_RUNTIME, "line %u: %s", pe.line, pe.text);
+    zl_decoder_init(&d, arena);
+    *ret = zl_decode(&d, &type_state, v);
+    int e = d.count ? zl_fail(err, ZL_E_RUNTIME, "%s", d.first->message) : 0;
+    zl_decoder_done(&d);
+    return e;
+}
+
+int ocirun_read_state(struct ocirun *r, int folder, const char *id, struct ocirun_state **ret)
+{
+    zl_auto_buf text = ZL_BUF_INIT;
     int e = zl_read_file(folder, "state.json", 1 << 20, &text);
     if (e == -ENOENT)
         return zl_fail(&r->err, ZL_E_NOT_FOUND, "the creation of %s was cut off; `delete --force` removes what is left",
                        id);
-    if (e < 0 || zl_json_parse(&r->arena, zl_buf_view(&text), &zl_limits_document, &v, &pe) < 0)
-        return zl_fail(&r->err, e < 0 ? e : ZL_E_RUNTIME, "read the state of %s", id);
-    zl_decoder_init(&d, &r->arena);
-    *ret = zl_decode(&d, &type_state, v);
-    e = d.count ? zl_fail(&r->err, ZL_E_RUNTIME, "the state of %s: %s", id, d.first->message) : 0;
-    zl_decoder_done(&d);
-    return e;
+    if (e < 0)
+        return zl_fail(&r->err, e, "read the state of %s", id);
+    e = ocirun_parse_state(&r->arena, zl_buf_view(&text), ret, &r->err);
+    return e < 0 ? zl_wrap(&r->err, e, "the state of %s", id) : 0;
 }
 
 /* The process is that of the record: same boot, same start, and no zombie. What can't be read is no reason to take it

@@ -4,6 +4,7 @@
  */
 #include "base/error.h"
 #include "base/fd.h"
+#include "runtime/native/identity.h"
 #include "runtime/native/setup_parts.h"
 #include "sys/ns.h"
 #include "sys/process.h"
@@ -23,42 +24,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-struct identity {
-    uint64_t uid, gid;
-    gid_t groups[64];
-    size_t ngroups;
-    char home[256];
-};
-
 enum { DATABASE_MAX = 1 << 20 }; /* of an image's passwd or group file */
-
-/* The n-th colon-separated field of a line. */
-static struct zl_str field(struct zl_str line, int n)
-{
-    struct zl_str f = { NULL, 0 };
-    for (int i = 0; i <= n && line.p; i++)
-        f = zl_str_cut(line, ':', &line);
-    return f;
-}
-
-static bool by_name_or_number(struct zl_str line, struct zl_str wanted)
-{
-    return zl_str_eq(field(line, 0), wanted) || zl_str_eq(field(line, 2), wanted);
-}
-
-static void add_groups(const struct zl_buf *group, struct zl_str user, struct identity *id)
-{
-    for (struct zl_str rest = zl_buf_view(group); rest.p && rest.n;) {
-        struct zl_str line = zl_str_cut(rest, '\n', &rest), members = field(line, 3);
-        uint64_t gid;
-        while (members.p && members.n) {
-            bool member = zl_str_eq(zl_str_cut(members, ',', &members), user);
-            if (member && id->ngroups < ZL_ARRAY_LEN(id->groups) &&
-                zl_parse_u64(field(line, 2), 0, UINT32_MAX - 1, &gid) == 0)
-                id->groups[id->ngroups++] = (gid_t)gid;
-        }
-    }
-}
 
 /* A database of the image: what is no plain file of a sane size (a FIFO would make us wait) counts as absent. */
 static void read_database(const char *path, struct zl_buf *ret)
@@ -74,41 +40,19 @@ static void read_database(const char *path, struct zl_buf *ret)
 }
 
 /* "user[:group]", each a name of the image's files or a number. */
-static int resolve(const char *spec, struct identity *id, struct zl_setup_error *err)
+static int resolve(const char *spec, struct zl_identity *id, struct zl_setup_error *err)
 {
     zl_auto_buf passwd = ZL_BUF_INIT, group = ZL_BUF_INIT;
-    struct zl_str group_name, user = zl_str_cut(zl_str(*spec ? spec : "0"), ':', &group_name);
     read_database("/etc/passwd", &passwd);
     read_database("/etc/group", &group);
-    bool found = false;
-    snprintf(id->home, sizeof id->home, "/");
-    for (struct zl_str rest = zl_buf_view(&passwd); rest.p && rest.n && !found;) {
-        struct zl_str line = zl_str_cut(rest, '\n', &rest), home = field(line, 5);
-        if (!by_name_or_number(line, user) || zl_parse_u64(field(line, 2), 0, UINT32_MAX - 1, &id->uid) < 0 ||
-            zl_parse_u64(field(line, 3), 0, UINT32_MAX - 1, &id->gid) < 0)
-            continue;
-        found = true;
-        if (home.p && home.n && home.n < sizeof id->home)
-            snprintf(id->home, sizeof id->home, "%.*s", ZL_STR_FMT(home));
-        if (!group_name.p)
-            add_groups(&group, field(line, 0), id);
-    }
-    if (!found && zl_parse_u64(user, 0, UINT32_MAX - 1, &id->uid) < 0)
-        return zl_setup_fail(err, ZL_E_INVALID, "find the user '%.40s' in the image's /etc/passwd", spec);
-    if (!group_name.p)
-        return 0;
-    for (struct zl_str rest = zl_buf_view(&group); rest.p && rest.n;) {
-        struct zl_str line = zl_str_cut(rest, '\n', &rest);
-        if (by_name_or_number(line, group_name) && zl_parse_u64(field(line, 2), 0, UINT32_MAX - 1, &id->gid) == 0)
-            return 0;
-    }
-    if (zl_parse_u64(group_name, 0, UINT32_MAX - 1, &id->gid) < 0)
-        return zl_setup_fail(err, ZL_E_INVALID, "find the group of '%.40s' in the image's /etc/group", spec);
-    return 0;
+    const char *unknown = zl_identity_resolve(id, spec, zl_buf_view(&passwd), zl_buf_view(&group));
+    return unknown ? zl_setup_fail(err, ZL_E_INVALID, "find the %s '%.40s' in the image's /etc/%s",
+                                   zl_streq(unknown, "passwd") ? "user" : "group of", spec, unknown)
+                   : 0;
 }
 
 /* "uid:gid", numbers, and the job's groups: nothing of the image has a say. */
-static int exact(const struct zl_job *job, struct identity *id, struct zl_setup_error *err)
+static int exact(const struct zl_job *job, struct zl_identity *id, struct zl_setup_error *err)
 {
     struct zl_str gid, uid = zl_str_cut(zl_str(job->user), ':', &gid);
     if (zl_parse_u64(uid, 0, UINT32_MAX - 1, &id->uid) < 0 || zl_parse_u64(gid, 0, UINT32_MAX - 1, &id->gid) < 0)
@@ -117,20 +61,13 @@ static int exact(const struct zl_job *job, struct identity *id, struct zl_setup_
         return zl_setup_fail(err, -E2BIG, "take on %llu groups", (unsigned long long)job->ngroups);
     for (uint64_t i = 0; i < job->ngroups; i++)
         id->groups[id->ngroups++] = (gid_t)job->groups[i].gid;
-    snprintf(id->home, sizeof id->home, "/");
     zl_auto_buf passwd = ZL_BUF_INIT;
     read_database("/etc/passwd", &passwd);
-    for (struct zl_str rest = zl_buf_view(&passwd); rest.p && rest.n;) {
-        struct zl_str line = zl_str_cut(rest, '\n', &rest), home = field(line, 5);
-        if (!zl_str_eq(field(line, 2), uid) || !home.p || !home.n || home.n >= sizeof id->home)
-            continue;
-        snprintf(id->home, sizeof id->home, "%.*s", ZL_STR_FMT(home));
-        break;
-    }
+    zl_identity_home(id, uid, zl_buf_view(&passwd));
     return 0;
 }
 
-static int drop_rights(const struct zl_job *job, const struct identity *id, struct zl_setup_error *err)
+static int drop_rights(const struct zl_job *job, const struct zl_identity *id, struct zl_setup_error *err)
 {
     struct zl_caps caps = { job->caps.effective, job->caps.permitted, job->caps.inheritable, job->caps.ambient };
     struct zl_caps none = { 0 };
@@ -338,7 +275,7 @@ static const char **make_env(const struct zl_job *job, const char *more)
 
 int zl_setup_exec(const struct zl_job *job, const char *const *argv, int report, struct zl_setup_error *err)
 {
-    struct identity id = { 0 };
+    struct zl_identity id = { 0 };
     char program[4096], home[280];
     if (!argv[0])
         return zl_setup_fail(err, ZL_E_NO_COMMAND, "run nothing: there is no command");
