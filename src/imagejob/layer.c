@@ -41,29 +41,13 @@ void zl_layer_close(struct zl_layer *l)
     l->job = NULL;
 }
 
-struct source {
-    struct zl_pump *pump;
-    struct zl_err err;
-};
-
-static la_ssize_t next_block(struct archive *a, void *arg, const void **ret)
-{
-    struct source *s = arg;
-    ssize_t n = zl_pump_read(s->pump, ret, &s->err);
-    if (n < 0) {
-        archive_set_error(a, EIO, "%s", s->err.text);
-        return ARCHIVE_FATAL;
-    }
-    return n;
-}
-
-static int read_tar(struct zl_layer *l, struct source *src, struct zl_err *err)
+static int read_tar(struct zl_layer *l, struct zl_pump_source *src, struct zl_err *err)
 {
     struct archive *tar = archive_read_new();
     archive_read_support_format_tar(tar);
     archive_read_support_format_empty(tar);
     archive_read_set_options(tar, "hdrcharset=BINARY");
-    int r = archive_read_open(tar, src, NULL, next_block, NULL) < ARCHIVE_WARN
+    int r = archive_read_open(tar, src, NULL, zl_pump_next_block, NULL) < ARCHIVE_WARN
                 ? zl_fail(err, ZL_E_BAD_IMAGE, "the layer is no tar archive: %.200s", archive_error_string(tar))
                 : zl_unpack_place(&l->unpack, tar, err);
     archive_read_free(tar);
@@ -76,7 +60,7 @@ static int read_tar(struct zl_layer *l, struct source *src, struct zl_err *err)
 
 int zl_layer_place(struct zl_layer *l, int blob, struct zl_feed *feed, struct zl_err *err)
 {
-    struct source src = { 0 };
+    struct zl_pump_source src = { 0 };
     int r = zl_pump_new(blob, feed, &src.pump, err);
     if (r < 0)
         return r;

@@ -37,32 +37,16 @@ static void on_bytes(void *arg, uint64_t bytes)
 
 /* ---- the archive ---- */
 
-struct source {
-    struct zl_pump *pump;
-    struct zl_err err;
-};
-
-static la_ssize_t next_block(struct archive *a, void *arg, const void **ret)
-{
-    struct source *s = arg;
-    ssize_t n = zl_pump_read(s->pump, ret, &s->err);
-    if (n < 0) {
-        archive_set_error(a, EIO, "%s", s->err.text);
-        return ARCHIVE_FATAL;
-    }
-    return n;
-}
-
 static int stage_tar(struct load *l, int fd, struct zl_err *err)
 {
-    struct source src = { 0 };
+    struct zl_pump_source src = { 0 };
     int r = zl_pump_new(fd, NULL, &src.pump, err);
     if (r < 0)
         return r;
     struct archive *tar = archive_read_new();
     archive_read_support_format_tar(tar);
     archive_read_set_options(tar, "hdrcharset=BINARY");
-    r = archive_read_open(tar, &src, NULL, next_block, NULL) < ARCHIVE_WARN
+    r = archive_read_open(tar, &src, NULL, zl_pump_next_block, NULL) < ARCHIVE_WARN
             ? zl_fail(err, ZL_E_BAD_IMAGE, "it is no tar archive: %.200s", archive_error_string(tar))
             : zl_stage_archive(&l->staged, tar, err);
     archive_read_free(tar);

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 enum { BLOCKS = 6, BLOCK_SIZE = 256 << 10 };
@@ -129,4 +130,15 @@ int zl_pump_finish(struct zl_pump *p, char blob[ZL_DIGEST_SIZE], char diff_id[ZL
     memcpy(blob, p->blob, ZL_DIGEST_SIZE);
     memcpy(diff_id, p->diff_id, ZL_DIGEST_SIZE);
     return 0;
+}
+
+la_ssize_t zl_pump_next_block(struct archive *a, void *source, const void **ret)
+{
+    struct zl_pump_source *s = source;
+    ssize_t n = zl_pump_read(s->pump, ret, &s->err);
+    if (n < 0) {
+        archive_set_error(a, EIO, "%s", s->err.text);
+        return ARCHIVE_FATAL;
+    }
+    return n;
 }

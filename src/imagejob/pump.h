@@ -7,6 +7,8 @@
 
 #include "imagejob/stream.h"
 
+#include <archive.h>
+
 struct zl_pump;
 
 /* As zl_stream_new; the file stays open until _free. */
@@ -18,3 +20,11 @@ ssize_t zl_pump_read(struct zl_pump *p, const void **ret, struct zl_err *err) ZL
 /* Takes what is left and gives both digests (zl_stream_finish). */
 int zl_pump_finish(struct zl_pump *p, char blob[ZL_DIGEST_SIZE], char diff_id[ZL_DIGEST_SIZE],
                    struct zl_err *err) ZL_MUST;
+
+/* For archive_read_open: the blocks of a pump. What the stream said of its end stands in `err`, and is more than what
+ * the archive's reader makes of it. */
+struct zl_pump_source {
+    struct zl_pump *pump;
+    struct zl_err err;
+};
+la_ssize_t zl_pump_next_block(struct archive *a, void *source, const void **ret);

@@ -17,7 +17,8 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("ZLAYER_BUILD", TOP / "build")).resolve()
-SLOW = 4 if os.environ.get("ZLAYER_SANITIZED") else 1  # sanitized programs get more time
+SLOW = 4 if os.environ.get("ZLAYER_SANITIZED") else 1  # sanitized programs get more time, as do those in the guest
+SANITIZED = any(word in os.environ.get("ZLAYER_SANITIZED", "") for word in ("address", "thread"))
 
 # A shell that starts CI in the background makes it ignore SIGINT, and what is ignored is inherited; the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

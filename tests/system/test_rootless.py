@@ -188,9 +188,13 @@ CLIENT = """  client:
 """
 
 
-def gone(u):
-    """Nothing runs once the agent that `up` started has had its ten seconds, and of a container nothing is on the disk."""
-    wait_for("the agent and all else has ended", lambda: not u.processes(), 30)
+def gone(u, by_itself=False):
+    """Nothing runs without a deployment but the agent, which ends by a signal, or `by_itself` after ten seconds; of a container
+    nothing is on the disk."""
+    wait_for("all but the agent has ended", lambda: all(c.startswith("zlayerd") for c in u.processes().values()), 30)
+    for pid in [] if by_itself else u.one("zlayerd"):
+        os.kill(pid, signal.SIGTERM)
+    wait_for("the agent has ended", lambda: not u.processes(), 30)
     assert not any((u.data / "containers").iterdir())
     names = {p.name for p in u.data.iterdir()}
     assert not {n for n in names if n.startswith(("holder", "."))} and "images" in names
@@ -249,7 +253,7 @@ def test_the_main_job(user, tmp_path):
         user.run("image", "rm", "127.0.0.1:15000/team/work:1")  # by the agent, which could not remove the files itself
         user.run("image", "rm", "work:1")
         assert not any((user.data / "images/layers").iterdir())
-        gone(user)
+        gone(user, by_itself=True)
     finally:
         registry.terminate()
         registry.wait(10)
