@@ -400,7 +400,7 @@ def chosen(calls):
 def test_each_system_call_fails(machine, kind):
     """Once, with what fits: the command fails with a line, or has done all of it."""
     set_out(machine.bundle)
-    case, bad, missed = kind(machine), [], 0
+    case, bad, missed, tried = kind(machine), [], 0, 0
     case.record()
     case.clean()
     calls, good = case.record()
@@ -409,6 +409,7 @@ def test_each_system_call_fails(machine, kind):
     for process, call, n in chosen(calls):
         for error in ERRORS[call][:None if LONG else 1]:
             where = (process, call, n, error)
+            tried += 1
             case.prepare()
             r = case.command("inject", *where)
             # Where one is waited for, there may be less to do than the time before.
@@ -426,7 +427,7 @@ def test_each_system_call_fails(machine, kind):
                     bad.append((where, r.stderr, left))
             case.clean()
     assert not bad, "\n".join(map(str, bad))
-    assert missed <= 1 + len(calls) // 2
+    assert missed <= 1 + tried // 10, (missed, tried)
 
 
 KILLS = [Run, RunInNamespaces, Create, Start, Exec, Update, Pause, Resume, Delete, DeleteByForce]
@@ -439,9 +440,10 @@ def test_it_is_killed_at_each_system_call(machine, kind):
     case = kind(machine)
     case.record()
     case.clean()
-    calls, missed = [c for c in case.record()[0] if c[0] == "0"], 0
+    calls, missed, tried = [c for c in case.record()[0] if c[0] == "0"], 0, 0
     case.clean()
     for process, call, n in calls if LONG else calls[::3]:
+        tried += 1
         case.prepare()
         r = case.command("inject", process, call, n, "KILL")
         where = (call, n, r.returncode, r.stderr)
@@ -453,4 +455,4 @@ def test_it_is_killed_at_each_system_call(machine, kind):
         assert listed == ([case.name] if (machine.bundle.state / case.name).exists() else []), (where, listed)
         machine.bundle("delete", "--force", case.name)
         machine.expect_nothing(where)
-    assert missed <= 1 + len(calls) // 2
+    assert missed <= 1 + tried // 10, (missed, tried)
