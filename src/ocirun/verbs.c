@@ -181,7 +181,10 @@ static int create_in(struct ocirun *r, int folder, const char *id, bool run, str
     s.version = c->version;
     s.rootfs = job.rootfs;
     s.created = zl_arena_strdup(&r->arena, zl_time_text_s(zl_clock_wall_ms(), now));
-    s.boot_id = zl_boot_id(boot) == 0 ? zl_arena_strdup(&r->arena, boot) : "";
+    e = zl_boot_id(boot); /* a record without one would be that of another boot, and its process count as ended */
+    if (e < 0)
+        return zl_fail(&r->err, e, "read /proc/sys/kernel/random/boot_id");
+    s.boot_id = zl_arena_strdup(&r->arena, boot);
     s.annotations = c->annotations;
     e = ocirun_write_state(r, folder, &s); /* without a process yet: enough for `delete` when we are killed */
     if (e < 0)

@@ -202,13 +202,17 @@ def test_writes_hit_procfs(bundle):
     decoy = bundle.folder / "decoy"
     decoy.mkdir()
     (decoy / "shmmni").write_text("untouched\n")
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (decoy / "random").mkdir()
+    (decoy / "random/boot_id").write_text(boot + "\n")  # without which it gets no further
     bundle.write("say", "it runs", linux={**bundle.config["linux"], "sysctl": {"kernel.shmmni": "777"}})
     for source in (decoy, "/proc/sys/kernel"):  # procfs, too, but over what is meant
         r = alone(bundle, f"mount --bind {source} /proc/sys/kernel")
         assert r.returncode == 1 and "set the sysctl kernel/shmmni" in r.stderr and "it runs" not in r.stdout, r
         assert (decoy / "shmmni").read_text() == "untouched\n"
     bundle.write("say", "it runs", process=process_of(bundle, oomScoreAdj=500))
-    r = alone(bundle, "mount -t tmpfs none /proc; mkdir -p /proc/self/fd; echo 0 >/proc/self/oom_score_adj")
+    r = alone(bundle, f"mount -t tmpfs none /proc; mkdir -p /proc/self/fd /proc/sys/kernel/random; echo 0 >/proc/self/oom_score_adj; "
+                      f"echo {boot} >/proc/sys/kernel/random/boot_id")
     assert r.returncode == 1 and "it runs" not in r.stdout, r
 
 
