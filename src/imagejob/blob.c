@@ -1,11 +1,23 @@
 /* One blob into a file: hashed as it comes, bounded by its size, continued where it broke off, here or at the next
- * endpoint, as a digest names the same bytes everywhere. */
+ * place, as a digest names the same bytes everywhere. Places are the mirrors, the registry itself, the URLs of the
+ * descriptor, in this order. */
 #include "imagejob/registry_priv.h"
 
 #include "base/fd.h"
 #include "imagejob/digest.h"
+#include "oci/manifest.h"
 
+#include <stdio.h>
 #include <unistd.h>
+
+enum { URLS_MAX = 8 };
+
+struct place {
+    struct zl_registry *registry;
+    struct zl_endpoint *at; /* NULL: the URL */
+    const char *url;
+    bool last;
+};
 
 struct blob {
     const char *digest;
@@ -61,22 +73,37 @@ static int add_blob(void *arg, const struct zl_fetch_reply *reply, const void *p
     return 0;
 }
 
-static int blob_once(struct zl_endpoint *at, struct blob *b, struct zl_fetch_reply *reply, struct zl_err *err)
+static int ask(const struct place *p, struct blob *b, struct zl_fetch_reply *reply, struct zl_err *err)
 {
-    zl_auto_free char *url = zl_xasprintf("%s/v2/%s/blobs/%s", at->base, at->repository, b->digest);
+    struct zl_fetch f = { .url = p->url, .from = b->got, .sink = add_blob, .arg = b };
     b->begun = false;
-    struct zl_fetch f = { .url = url, .from = b->got, .sink = add_blob, .arg = b };
-    int x = zl_endpoint_request(at, &f, reply, err);
+    if (!p->at)
+        return zl_registry_outside(p->registry, &f, reply, err);
+    zl_auto_free char *url = zl_xasprintf("%s/v2/%s/blobs/%s", p->at->base, p->at->repository, b->digest);
+    f.url = url;
+    return zl_endpoint_request(p->at, &f, reply, err);
+}
+
+static int refuse(const struct place *p, struct zl_fetch_reply *reply, struct zl_err *err)
+{
+    if (!p->at) /* without its words, which may be of a server that this image has no business with */
+        return zl_fail(err, ZL_E_REGISTRY, "it answered %ld", reply->status);
+    int x = zl_endpoint_refuse(p->at, reply, err);
+    if (x == ZL_E_IMAGE_NOT_FOUND) /* the manifest names it, so its absence is the registry's fault */
+        x = err->code = ZL_E_REGISTRY;
+    return x;
+}
+
+static int blob_once(const struct place *p, struct blob *b, struct zl_fetch_reply *reply, struct zl_err *err)
+{
+    int x = ask(p, b, reply, err);
     if (x == 0 && reply->status == 416 && b->got > 0) { /* it has fewer bytes than came before: from the start */
         x = start_again(b, err);
         reply->transient = x == 0;
         return x < 0 ? x : zl_fail(err, ZL_E_REGISTRY, "the registry does not have the range that was asked for");
     }
-    if (x == 0 && reply->status != 200 && reply->status != 206) {
-        x = zl_endpoint_refuse(at, reply, err);
-        if (x == ZL_E_IMAGE_NOT_FOUND) /* the manifest names it, so its absence is the registry's fault */
-            x = err->code = ZL_E_REGISTRY;
-    }
+    if (x == 0 && reply->status != 200 && reply->status != 206)
+        x = refuse(p, reply, err);
     if (x == 0 && b->got < b->size)
         x = zl_fail(err, ZL_E_DIGEST, "the registry sent %llu bytes, the manifest says %llu",
                     (unsigned long long)b->got, (unsigned long long)b->size);
@@ -95,14 +122,20 @@ static int check(struct blob *b, bool *again, struct zl_err *err)
     return zl_fail(err, ZL_E_DIGEST, "what the registry sent has the digest %s", text);
 }
 
-static int blob_at(struct zl_endpoint *at, struct blob *b, struct zl_err *err)
+static int back_off(const struct place *p, unsigned tried, const struct zl_fetch_reply *reply, struct zl_err *err)
+{
+    return p->at ? zl_endpoint_back_off(p->at, tried, reply, err)
+                 : zl_registry_back_off(p->registry, tried, reply, err);
+}
+
+static int blob_from(const struct place *p, struct blob *b, struct zl_err *err)
 {
     struct zl_fetch_reply reply = { 0 };
     bool again = false;
     int x;
     for (unsigned tried = 0, all = 0;; tried++, all++) {
         uint64_t before = b->got;
-        x = b->got > 0 && b->got == b->size ? 0 : blob_once(at, b, &reply, err);
+        x = b->got > 0 && b->got == b->size ? 0 : blob_once(p, b, &reply, err);
         if (x < 0 && b->got > 0 && b->got == b->size && reply.transient)
             x = 0; /* the connection broke behind the last byte */
         if (x == 0) {
@@ -114,37 +147,52 @@ static int blob_at(struct zl_endpoint *at, struct blob *b, struct zl_err *err)
         }
         if (b->got > before)
             tried = 0;
-        if (!reply.transient || (!at->last && b->got == before) || tried + 1 >= ZL_REGISTRY_TRIES ||
-            all + 1 >= ZL_REGISTRY_TRIES_ALTOGETHER || zl_endpoint_back_off(at, tried, &reply, err) < 0)
+        if (!reply.transient || (!p->last && b->got == before) || tried + 1 >= ZL_REGISTRY_TRIES ||
+            all + 1 >= ZL_REGISTRY_TRIES_ALTOGETHER || back_off(p, tried, &reply, err) < 0)
             break;
     }
-    if (x < 0 && reply.status == 0)
-        zl_endpoint_mark_down(at);
+    if (x < 0 && reply.status == 0 && p->at)
+        zl_endpoint_mark_down(p->at);
     zl_fetch_reply_done(&reply);
     return x;
 }
 
-int zl_registry_blob(struct zl_registry *r, const char *digest, uint64_t size, int fd,
+static void name_place(const struct place *p, int x, struct zl_err *err)
+{
+    if (!p->at)
+        zl_wrap(err, x, "its URL %.200s", p->url);
+    else if (!p->at->last)
+        zl_wrap(err, x, "the mirror %.100s", p->at->place->host->name);
+}
+
+int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, int fd,
                      void (*progress)(void *arg, uint64_t got), void *arg, struct zl_err *err)
 {
-    struct blob b = {
-        .digest = digest, .fd = fd, .size = size, .hash = zl_digest_new(), .progress = progress, .arg = arg
-    };
-    struct zl_err mirrors = { 0 };
+    struct blob b = { .digest = d->digest,
+                      .fd = fd,
+                      .size = (uint64_t)d->size,
+                      .hash = zl_digest_new(),
+                      .progress = progress,
+                      .arg = arg };
+    struct zl_err before = { 0 };
     int x = ZL_E_REGISTRY;
-    for (unsigned i = 0; i < r->n; i++) {
-        struct zl_endpoint *at = &r->endpoints[i];
-        if (zl_endpoint_down(at))
+    unsigned n = r->n + ZL_MIN(d->urls.n, (unsigned)URLS_MAX);
+    for (unsigned i = 0; i < n; i++) {
+        bool ours = i < r->n;
+        const struct place p = { .registry = r,
+                                 .at = ours ? &r->endpoints[i] : NULL,
+                                 .url = ours ? NULL : d->urls.v[i - r->n],
+                                 .last = ours ? r->endpoints[i].last : i + 1 == n };
+        if (ours && zl_endpoint_down(p.at))
             continue;
         *err = (struct zl_err){ 0 };
-        x = blob_at(at, &b, err);
+        x = blob_from(&p, &b, err);
         if (x == 0 || !zl_registry_goes_on(x))
             break;
-        if (!at->last) {
-            mirrors = *err;
-            zl_wrap(&mirrors, x, "the mirror %.100s", at->place->host->name);
-        }
+        name_place(&p, x, err);
+        if (i + 1 < n)
+            before = *err;
     }
     zl_digest_free(b.hash);
-    return x < 0 ? zl_registry_add_mirrors(&mirrors, err) : 0;
+    return x < 0 ? zl_registry_add_mirrors(&before, err) : 0;
 }

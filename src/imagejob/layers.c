@@ -102,7 +102,7 @@ static int fetch(struct work *w, struct layer *l, struct progress *p, struct zl_
     if (!w->registry)
         return zl_fail(err, ZL_E_BAD_IMAGE, "the layer %.19s… is not there", l->blob->digest);
     tell(w->job, l, 0);
-    int r = zl_registry_blob(w->registry, l->blob->digest, (uint64_t)l->blob->size, l->fd, on_bytes, p, err);
+    int r = zl_registry_blob(w->registry, l->blob, l->fd, on_bytes, p, err);
     if (r < 0)
         return zl_wrap(err, r, "fetch the layer %.19s…", l->blob->digest);
     return zl_image_job_keep_blob(w->job, l->file, l->blob->digest, err);

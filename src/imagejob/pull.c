@@ -131,8 +131,7 @@ static int fetch_config(struct pull *p, struct zl_err *err)
     char digest[ZL_DIGEST_SIZE];
     zl_auto_buf text = ZL_BUF_INIT;
     zl_auto_close int fd = zl_openat(p->job->staging, "config", O_RDWR | O_CREAT | O_TRUNC, 0644);
-    int r = fd < 0 ? zl_fail(err, fd, "make a staging file")
-                   : zl_registry_blob(p->registry, d->digest, (uint64_t)d->size, fd, NULL, NULL, err);
+    int r = fd < 0 ? zl_fail(err, fd, "make a staging file") : zl_registry_blob(p->registry, d, fd, NULL, NULL, err);
     if (r == 0 && (r = zl_read_file(p->job->staging, "config", ZL_OCI_DOCUMENT_MAX, &text)) < 0)
         zl_fail(err, r, "read the config");
     r = r < 0 ? r : zl_oci_config_parse(&p->job->arena, zl_buf_view(&text), &p->config, err);
@@ -155,7 +154,7 @@ static int fetch_blob(struct pull *p, const struct zl_oci_descriptor *d, struct 
     zl_auto_close int fd = zl_openat(p->job->staging, "artifact", O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (fd < 0)
         return zl_fail_errno(err, fd == -ENOSPC ? ZL_E_DISK_FULL : fd, fd, "make a staging file");
-    r = zl_registry_blob(p->registry, d->digest, (uint64_t)d->size, fd, NULL, NULL, err);
+    r = zl_registry_blob(p->registry, d, fd, NULL, NULL, err);
     if (r == 0 && fdatasync(fd) < 0)
         r = zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the blob to the disk");
     r = r < 0 ? r : zl_image_job_keep_blob(p->job, "artifact", d->digest, err);

@@ -8,6 +8,7 @@
 #include "oci/reply.h"
 
 #include <stdio.h>
+#include <strings.h>
 #include <unistd.h>
 
 enum { BACK_OFF_MS = 250, WAIT_MAX_S = 60, ROUNDS = 3 };
@@ -242,6 +243,21 @@ int zl_endpoint_request(struct zl_endpoint *at, struct zl_fetch *f, struct zl_fe
             break;
         x = 0;
     }
+    zl_registry_give_handle(r, e);
+    return x;
+}
+
+int zl_registry_outside(struct zl_registry *r, struct zl_fetch *f, struct zl_fetch_reply *reply, struct zl_err *err)
+{
+    CURL *e = zl_registry_take_handle(r);
+    f->home = zl_registry_itself(r)->base; /* a client's certificate is for nobody else */
+    f->led_by = strncasecmp(f->url, "https://", 8) == 0 ? f->url : f->home;
+    f->hosts = r->o.hosts;
+    f->stop = r->o.stop;
+    f->stall_s = r->o.stall_s;
+    int x = zl_fetch(e, r->share, f, reply, err);
+    if (x == 0)
+        reply->transient = worth_a_retry(reply->status);
     zl_registry_give_handle(r, e);
     return x;
 }

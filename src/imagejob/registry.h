@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+struct zl_oci_descriptor;
 struct zl_registry;
 
 struct zl_registry_options {
@@ -40,6 +41,7 @@ struct zl_registry_manifest {
 /* `name` is a tag or a digest. With `head` only the digest is asked for. A digest as name is checked. */
 int zl_registry_manifest(struct zl_registry *r, const char *name, bool head, struct zl_registry_manifest *ret,
                          struct zl_err *err) ZL_MUST;
-/* Into the empty file `fd`; its size and digest are right afterwards. `progress` may be NULL. */
-int zl_registry_blob(struct zl_registry *r, const char *digest, uint64_t size, int fd,
+/* Into the empty file `fd`; its size and digest are right afterwards. `progress` may be NULL. What the registry does
+ * not give is looked for at the descriptor's URLs, which get no credentials. */
+int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, int fd,
                      void (*progress)(void *arg, uint64_t got), void *arg, struct zl_err *err) ZL_MUST;

@@ -57,6 +57,10 @@ int zl_endpoint_request(struct zl_endpoint *at, struct zl_fetch *f, struct zl_fe
 /* Answers a 401: 1: there is another authorization than number `seen`; 0: there is nothing more to offer. */
 int zl_endpoint_authorize(struct zl_endpoint *at, CURL *e, const struct zl_oci_challenge *c, unsigned seen,
                           struct zl_err *err) ZL_MUST;
+/* One request to a server that an image names and that is none of the registry's: without credentials, and by plain
+ * HTTP only where a redirect of the registry might lead, too. Sets reply->transient of what is worth another try. */
+int zl_registry_outside(struct zl_registry *r, struct zl_fetch *f, struct zl_fetch_reply *reply,
+                        struct zl_err *err) ZL_MUST;
 /* A reply that is no success, as an error; sets reply->transient. */
 int zl_endpoint_refuse(struct zl_endpoint *at, struct zl_fetch_reply *reply, struct zl_err *err);
 /* Sleeps before try number `tried` + 1, as long as the reply asks for. Fails when that is too long, or when stopped:
@@ -66,7 +70,7 @@ int zl_endpoint_back_off(struct zl_endpoint *at, unsigned tried, const struct zl
 /* Whether it is a mirror that was not reached before; and that it was not now. */
 bool zl_endpoint_down(struct zl_endpoint *at);
 void zl_endpoint_mark_down(struct zl_endpoint *at);
-/* Adds what was wrong with the last mirror to an error of the registry itself; returns its code. */
+/* Adds what was wrong at the place asked before, as a mirror, to an error; returns its code. */
 int zl_registry_add_mirrors(const struct zl_err *mirrors, struct zl_err *err);
 /* Whether an error at one endpoint is a reason to ask the next. */
 bool zl_registry_goes_on(int error);

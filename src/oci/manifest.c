@@ -146,6 +146,9 @@ static int read_descriptor(struct zl_arena *arena, const struct zl_value *v, con
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s: '%.100s' is no sha256 digest", what, ret->digest);
     if (!size || size->integer < 0 || size->integer > (INT64_C(1) << 48))
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s: its size is missing or out of range", what);
+    r = zl_oci_strings(arena, v, "urls", what, &ret->urls, err);
+    if (r < 0)
+        return r;
     ret->size = size->integer;
     ret->foreign = strstr(ret->media_type, ".nondistributable.") || strstr(ret->media_type, ".foreign.");
     ret->platform = (struct zl_oci_platform){ .os = "", .architecture = "", .variant = "" };

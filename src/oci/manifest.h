@@ -29,6 +29,7 @@ struct zl_oci_descriptor {
     const char *media_type;          /* without parameters */
     const char *digest;              /* valid: sha256: and 64 hex digits */
     int64_t size;                    /* 0 … 2^48 */
+    struct zl_strings urls;          /* other places that may have it; of any form */
     bool foreign;                    /* a layer that registries need not have and are not sent */
     struct zl_oci_platform platform; /* of an index's entry */
 };

@@ -208,16 +208,17 @@ def node():
 
 class Registry:
     """Debian's docker-registry on a free loopback port, with storage of its own. tls, auth: of its configuration; inside: a pid whose
-    network namespace it lives in."""
+    network namespace it lives in; urls: which it lets manifests name, as an expression."""
 
-    def __init__(self, folder, tls=None, auth=None, inside=None):
+    def __init__(self, folder, tls=None, auth=None, inside=None, urls=None):
         self.enter = ["nsenter", "--target", str(inside), "--net"] if inside else []
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         config = pathlib.Path(folder) / "config.yml"
         config.write_text(json.dumps({  # which is YAML, too
             "version": 0.1, "log": {"level": "error"}, "storage": {"filesystem": {"rootdirectory": f"{folder}/data"}, "delete": {"enabled": True}},
-            "http": {"addr": self.host, **({"tls": tls} if tls else {})}, **({"auth": auth} if auth else {})}))
+            "http": {"addr": self.host, **({"tls": tls} if tls else {})}, **({"auth": auth} if auth else {}),
+            **({"validation": {"manifests": {"urls": {"allow": [urls]}}}} if urls else {})}))
         self.log = pathlib.Path(folder) / "access.log"
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen([*self.enter, "docker-registry", "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log,

@@ -17,6 +17,25 @@ static int parse(const char *text, const char *type, struct zl_oci_manifest *m, 
     return zl_oci_manifest_parse(&arena, zl_str(text), type, m, err);
 }
 
+static void test_foreign_layers(void **state)
+{
+    struct zl_oci_manifest m;
+    struct zl_err err;
+#define FOREIGN(urls)                                                   \
+    "{\"schemaVersion\":2," CONFIG ",\"layers\":[{\"mediaType\":\"" OCI \
+    "layer.nondistributable.v1.tar+zstd\",\"digest\":\"" D1 "\",\"size\":9" urls "}," LAYER "]}"
+    assert_int_equal(parse(FOREIGN(",\"urls\":[\"https://a/b\",\"\"]"), "", &m, &err), 0);
+    assert_true(m.items[0].foreign && !m.items[1].foreign);
+    assert_int_equal(m.items[0].urls.n, 2);
+    assert_string_equal(m.items[0].urls.v[0], "https://a/b");
+    assert_int_equal(m.items[1].urls.n, 0);
+    assert_int_equal(parse(FOREIGN(",\"urls\":null"), "", &m, &err), 0);
+    assert_int_equal(m.items[0].urls.n, 0);
+    assert_int_equal(parse(FOREIGN(",\"urls\":\"https://a/b\""), "", &m, &err), ZL_E_BAD_IMAGE);
+    assert_int_equal(parse(FOREIGN(",\"urls\":[7]"), "", &m, &err), ZL_E_BAD_IMAGE);
+    assert_non_null(strstr(err.text, "layer 1: 'urls'"));
+}
+
 static void test_manifest(void **state)
 {
     struct zl_oci_manifest m;
@@ -159,8 +178,9 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_manifest), cmocka_unit_test(test_index),    cmocka_unit_test(test_artifact),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_too_many), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_manifest), cmocka_unit_test(test_foreign_layers), cmocka_unit_test(test_index),
+        cmocka_unit_test(test_artifact), cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_digest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
