@@ -164,6 +164,8 @@ int agent_create(struct zl_agent *a, struct inst *i, const struct zl_service *s,
 struct pull *agent_pull_of(struct zl_agent *a, const char *deployment, const char *service, uint64_t generation,
                            bool make);
 void agent_pull(struct zl_agent *a, const char *deployment, const struct zl_service *s, uint64_t generation);
+/* The image that was there is not any more. */
+void agent_pull_again(struct zl_agent *a, const char *deployment, const char *service, uint64_t generation);
 /* Forgets those of generations that nobody wants any more; `all` at the end, then their jobs go on without us. */
 void agent_pulls_prune(struct zl_agent *a, bool all);
 

@@ -132,7 +132,9 @@ static int fill(struct zl_agent *a, struct zl_arena *arena, struct inst *i, cons
                 struct zl_rt_spec *spec, struct zl_err *err)
 {
     struct zl_image_record *image;
-    int r = zl_store_find(&a->store, arena, s->image.name, &image, err);
+    int r = zl_store_find_for(&a->store, arena, s->image.name, NULL, &image, err);
+    if (r == ZL_E_IMAGE_NOT_FOUND) /* it went, or another came under its name: the service's policy says what now */
+        agent_pull_again(a, i->deployment, i->service, i->generation);
     r = r < 0 ? r : make_argv(arena, image, s, spec, err);
     r = r < 0 ? r : agent_take_address(a, &i->address, err);
     r = r < 0 ? r : lease_layers(a, arena, i, image, spec, err);

@@ -30,6 +30,13 @@ struct pull *agent_pull_of(struct zl_agent *a, const char *deployment, const cha
     return p;
 }
 
+void agent_pull_again(struct zl_agent *a, const char *deployment, const char *service, uint64_t generation)
+{
+    struct pull *p = agent_pull_of(a, deployment, service, generation, false);
+    if (p && p->state == ZL_IMAGE_PRESENT)
+        p->state = ZL_IMAGE_ABSENT;
+}
+
 static bool wanted(struct zl_agent *a, const struct pull *p)
 {
     const struct zl_state_deployment *d = zl_state_deployment(zl_cluster_state(a->cluster), p->deployment);
@@ -229,7 +236,7 @@ void agent_pull(struct zl_agent *a, const char *deployment, const struct zl_serv
     zl_arena_init(&arena);
     int r = s->image.policy == ZL_PULL_ALWAYS || s->image.policy == ZL_PULL_NEWER
                 ? ZL_E_IMAGE_NOT_FOUND
-                : zl_store_find(&a->store, &arena, s->image.name, &record, &err);
+                : zl_store_find_for(&a->store, &arena, s->image.name, NULL, &record, &err);
     zl_arena_done(&arena);
     if (r == 0)
         p->state = ZL_IMAGE_PRESENT;

@@ -2,6 +2,7 @@
 #include "image/store_priv.h"
 
 #include "base/fd.h"
+#include "oci/platform.h"
 #include "spec/reference.h"
 
 #include <dirent.h>
@@ -25,6 +26,8 @@ static const struct zl_field record_fields[] = {
     { .name = "os", .kind = ZL_K_STRING, .offset = AT(os), .flags = ZL_F_OMIT },
     { .name = "architecture", .kind = ZL_K_STRING, .offset = AT(architecture), .flags = ZL_F_OMIT },
     { .name = "variant", .kind = ZL_K_STRING, .offset = AT(variant), .flags = ZL_F_OMIT },
+    { .name = "os_version", .kind = ZL_K_STRING, .offset = AT(os_version), .flags = ZL_F_OMIT },
+    { .name = "os_features", .kind = ZL_K_STRINGS, .offset = AT(os_features), .flags = ZL_F_OMIT },
     { .name = "artifact_type", .kind = ZL_K_STRING, .offset = AT(artifact_type), .flags = ZL_F_OMIT },
     { .name = "layers", .kind = ZL_K_STRINGS, .offset = AT(layers) },
     { .name = "chain_ids", .kind = ZL_K_STRINGS, .offset = AT(chain_ids) },
@@ -135,6 +138,54 @@ int zl_store_find(const struct zl_store *s, struct zl_arena *arena, const char *
         return r;
     return zl_hint(err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here", reference),
                    "`zlayer image ls` lists what is here; `zlayer pull %.100s` fetches it", reference);
+}
+
+unsigned zl_image_fit(const struct zl_image_record *r, const struct zl_oci_platform *wanted)
+{
+    /* Of one that was chosen from an index the version is known, also when there is none. */
+    const char *version = r->os_version ? r->os_version : r->manifest ? "" : wanted->os_version;
+    const struct zl_oci_platform is = { .os = r->os ? r->os : wanted->os,
+                                        .architecture = r->architecture ? r->architecture : wanted->architecture,
+                                        .variant = r->variant ? r->variant : "",
+                                        .os_version = version,
+                                        .features = r->os_features };
+    return r->artifact_type ? 1 : zl_oci_platform_fit(wanted, &is);
+}
+
+static int is_for_another(const struct zl_image_record *r, const struct zl_oci_platform *wanted, struct zl_err *err)
+{
+    const struct zl_oci_platform is = { .os = r->os ? r->os : "",
+                                        .architecture = r->architecture ? r->architecture : "",
+                                        .variant = r->variant ? r->variant : "",
+                                        .os_version = r->os_version,
+                                        .features = r->os_features };
+    zl_auto_buf has = ZL_BUF_INIT, wants = ZL_BUF_INIT;
+    zl_oci_platform_print(&is, &has);
+    zl_oci_platform_print(wanted, &wants);
+    return zl_hint(err,
+                   zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "the image '%.200s' that is here is for %.80s, not for %.80s",
+                           r->reference, has.p, wants.p),
+                   "`zlayer pull %.100s` fetches the one for this machine", r->reference);
+}
+
+int zl_store_find_for(const struct zl_store *s, struct zl_arena *arena, const char *reference,
+                      const struct zl_oci_platform *wanted, struct zl_image_record **ret, struct zl_err *err)
+{
+    const struct zl_oci_platform host = zl_oci_platform_host();
+    struct zl_image_record *record;
+    int r = zl_store_find(s, arena, reference, &record, err);
+    if (r < 0)
+        return r;
+    if (zl_image_fit(record, wanted ? wanted : &host) == 0)
+        return is_for_another(record, wanted ? wanted : &host, err);
+    for (unsigned i = 0; i < record->chain_ids.n; i++)
+        if (!zl_store_has_layer(s, record->chain_ids.v[i]))
+            return zl_hint(err,
+                           zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "the image '%.200s' lacks its layer %.20s…",
+                                   record->reference, record->chain_ids.v[i]),
+                           "`zlayer pull %.100s` fetches it", record->reference);
+    *ret = record;
+    return 0;
 }
 
 static int each_record(const struct zl_store *s, struct zl_arena *arena,

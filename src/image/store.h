@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "codec/fields.h"
 
+struct zl_oci_platform;
+
 struct zl_store {
     int dir; /* images/ */
     char path[4096];
@@ -24,6 +26,9 @@ struct zl_image_record {
     int64_t size_bytes;    /* of the blobs */
     int64_t created_ms;    /* when it came here, wall clock */
     const char *os, *architecture, *variant;
+    const char
+        *os_version; /* this and the next as the index has them that it was chosen from; NULL when it says none */
+    struct zl_strings os_features;
     const char *artifact_type;   /* of what is no container image: then there are no layers to run; else NULL */
     struct zl_strings layers;    /* blob digests, lowest first */
     struct zl_strings chain_ids; /* "sha256:…", lowest first */
@@ -40,6 +45,12 @@ void zl_store_close(struct zl_store *s);
 /* The record of a reference as a user writes it; ZL_E_IMAGE_NOT_FOUND. */
 int zl_store_find(const struct zl_store *s, struct zl_arena *arena, const char *reference, struct zl_image_record **ret,
                   struct zl_err *err) ZL_MUST;
+/* How well an image that is here is for a platform: as zl_oci_platform_fit. What the record does not say fits. */
+unsigned zl_image_fit(const struct zl_image_record *r, const struct zl_oci_platform *wanted);
+/* As zl_store_find, of an image for `wanted` (NULL: this machine) whose layers are all here. ZL_E_IMAGE_NOT_FOUND for
+ * another, too; the message says what it lacks. */
+int zl_store_find_for(const struct zl_store *s, struct zl_arena *arena, const char *reference,
+                      const struct zl_oci_platform *wanted, struct zl_image_record **ret, struct zl_err *err) ZL_MUST;
 int zl_store_list(const struct zl_store *s, struct zl_arena *arena, struct zl_items *ret, struct zl_err *err) ZL_MUST;
 /* Power-proof. */
 int zl_store_put(const struct zl_store *s, const struct zl_image_record *r, struct zl_err *err) ZL_MUST;

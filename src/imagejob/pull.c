@@ -26,34 +26,13 @@ struct pull {
     char warning[200];               /* of the registry, for the user; "" */
     struct zl_registry *registry;
     atomic_bool stop;
-    const char *digest;          /* of what the reference names */
-    const char *manifest_digest; /* of the manifest, the same unless it was chosen from an index */
+    const char *digest;                   /* of what the reference names */
+    const char *manifest_digest;          /* of the manifest, the same unless it was chosen from an index */
+    const struct zl_oci_platform *chosen; /* what the index says of it; NULL: there is no index */
     struct zl_oci_manifest manifest;
     struct zl_oci_config config;
     uint64_t documents; /* bytes of manifest, index and config */
 };
-
-/* How well a record that is here is for what is wanted. */
-static unsigned platform_fit(const struct pull *p, const struct zl_image_record *r)
-{
-    const struct zl_oci_platform is = { .os = r->os ? r->os : "",
-                                        .architecture = r->architecture ? r->architecture : "",
-                                        .variant = r->variant ? r->variant : "",
-                                        .os_version = p->platform.os_version };
-    return r->artifact_type ? 1 : zl_oci_platform_fit(&p->platform, &is);
-}
-
-/* The record that is here, when all its layers are, and it is for what is wanted. */
-static struct zl_image_record *present(struct pull *p)
-{
-    struct zl_image_record *r;
-    if (zl_store_find(&p->job->store, &p->job->arena, p->text, &r, NULL) < 0 || platform_fit(p, r) == 0)
-        return NULL;
-    for (unsigned i = 0; i < r->chain_ids.n; i++)
-        if (!zl_store_has_layer(&p->job->store, r->chain_ids.v[i]))
-            return NULL;
-    return r;
-}
 
 /* Chooses from an index, and from one index more below it. */
 static int descend(struct pull *p, unsigned depth, struct zl_registry_manifest *body, struct zl_err *err)
@@ -82,6 +61,7 @@ static int descend(struct pull *p, unsigned depth, struct zl_registry_manifest *
         return zl_fail(err, ZL_E_DIGEST, "the manifest %.19s… has %zu bytes, its index says %lld", d->digest, m.body.n,
                        (long long)d->size);
     p->manifest_digest = d->digest;
+    p->chosen = &d->platform;
     char digest[ZL_DIGEST_SIZE];
     r = zl_oci_manifest_parse(a, zl_buf_view(&m.body), m.content_type, &p->manifest, err);
     r = r < 0 ? r : zl_image_job_put_blob(p->job, m.body.p, m.body.n, digest, err);
@@ -103,9 +83,9 @@ static int fetch_manifest(struct pull *p, const struct zl_image_record *here, st
         if (r < 0 && r != ZL_E_REGISTRY) /* a registry that refuses HEAD may still answer GET */
             return zl_wrap(err, r, "look at the manifest");
         /* Of an index another image may fit better than the one that is here, when a platform is named. */
-        bool best =
-            !here->manifest || !p->job->request->platform ||
-            (!*p->platform.os_version && platform_fit(p, here) == zl_oci_platform_fit(&p->platform, &p->platform));
+        bool best = !here->manifest || !p->job->request->platform ||
+                    (!*p->platform.os_version &&
+                     zl_image_fit(here, &p->platform) == zl_oci_platform_fit(&p->platform, &p->platform));
         if (r == 0 && best && zl_streq(m.digest, here->digest))
             return 1;
         *err = (struct zl_err){ 0 };
@@ -139,7 +119,12 @@ static int fetch_config(struct pull *p, struct zl_err *err)
     if (r < 0)
         return zl_wrap(err, r, "fetch the config %.19s…", d->digest);
     p->documents += text.n;
-    return zl_image_check_config(&p->manifest, &p->platform, p->job->request->platform != NULL, &p->config, err);
+    r = zl_image_check_config(&p->manifest, &p->platform, p->job->request->platform != NULL, &p->config, err);
+    if (r == 0 && p->chosen) {
+        p->config.platform.os_version = p->chosen->os_version;
+        p->config.platform.features = p->chosen->features;
+    }
+    return r;
 }
 
 /* Of an artifact: a blob of any type, as it is. */
@@ -278,11 +263,12 @@ int zl_pull(struct zl_image_job *job, struct zl_err *err)
     if (job->request->platform && zl_oci_platform_parse(&job->arena, zl_str(job->request->platform), &p.platform) < 0)
         return zl_hint(err, zl_fail(err, ZL_E_INVALID, "'%.80s' is no platform", job->request->platform),
                        "write os/architecture or os/architecture/variant: linux/arm64, linux/arm/v7");
-    struct zl_image_record *here = present(&p);
-    if (p.policy == ZL_PULL_NEVER && !here)
-        return zl_hint(
-            err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here, and the policy is never", p.text),
-            "`zlayer pull %.100s` fetches it", p.text);
+    struct zl_image_record *here = NULL;
+    struct zl_err absent = { 0 };
+    if (zl_store_find_for(&job->store, &job->arena, p.text, &p.platform, &here, &absent) < 0 &&
+        p.policy == ZL_PULL_NEVER)
+        return zl_hint(err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "%.300s, and the policy is never", absent.text),
+                       "`zlayer pull %.100s` fetches it", p.text);
     if (here && (p.policy == ZL_PULL_NEVER || p.policy == ZL_PULL_IF_NOT_PRESENT)) {
         zl_image_job_done(job, here, NULL);
         return 0;

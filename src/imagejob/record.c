@@ -15,7 +15,9 @@ int zl_image_check_config(const struct zl_oci_manifest *m, const struct zl_oci_p
     if (!*is->architecture)
         is->architecture = wanted->architecture;
     is->os_version = wanted->os_version; /* the index has chosen by it */
-    if (zl_oci_platform_fit(wanted, is) > 0)
+    unsigned fit = zl_oci_platform_fit(wanted, is);
+    is->os_version = NULL;
+    if (fit > 0)
         return 0;
     zl_auto_buf offers = ZL_BUF_INIT, mine = ZL_BUF_INIT;
     zl_oci_platform_print(is, &offers);
@@ -68,6 +70,8 @@ int zl_image_commit(struct zl_image_job *job, const struct zl_new_image *image, 
         .os = c->platform.os,
         .architecture = c->platform.architecture,
         .variant = c->platform.variant && *c->platform.variant ? c->platform.variant : NULL,
+        .os_version = c->platform.os_version && *c->platform.os_version ? c->platform.os_version : NULL,
+        .os_features = c->platform.features,
         .artifact_type = !m->artifact        ? NULL
                          : *m->artifact_type ? m->artifact_type
                                              : m->config.media_type,

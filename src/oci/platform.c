@@ -173,6 +173,11 @@ const struct zl_oci_descriptor *zl_oci_platform_choose(const struct zl_oci_manif
 
 void zl_oci_platform_print(const struct zl_oci_platform *p, struct zl_buf *out)
 {
-    zl_buf_printf(out, "%s/%s%s%s", p->os[0] ? p->os : "unknown", p->architecture[0] ? p->architecture : "unknown",
+    bool more = (p->os_version && *p->os_version) || p->features.n;
+    zl_buf_printf(out, "%s%s%s", p->os[0] ? p->os : "unknown", more ? "(" : "",
+                  more && p->os_version ? p->os_version : "");
+    for (unsigned i = 0; i < p->features.n; i++)
+        zl_buf_printf(out, "+%s", p->features.v[i]);
+    zl_buf_printf(out, "%s/%s%s%s", more ? ")" : "", p->architecture[0] ? p->architecture : "unknown",
                   p->variant[0] ? "/" : "", p->variant);
 }

@@ -17,5 +17,5 @@ unsigned zl_oci_platform_fit(const struct zl_oci_platform *wanted, const struct 
 /* The best entry, the first among equals; NULL when none fits. */
 const struct zl_oci_descriptor *zl_oci_platform_choose(const struct zl_oci_manifest *index,
                                                        const struct zl_oci_platform *wanted);
-/* "linux/arm/v7". */
+/* "linux/arm/v7", "windows(10.0.17763+win32k)/amd64". */
 void zl_oci_platform_print(const struct zl_oci_platform *p, struct zl_buf *out);

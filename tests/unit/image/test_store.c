@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 #include "image/store.h"
+#include "oci/platform.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -111,6 +112,37 @@ static void test_round_trip(void **state)
     assert_int_equal(r->created_ms, 7);
 }
 
+static void test_for_a_platform(void **state)
+{
+    struct fixture *f = *state;
+    struct zl_image_record *r = NULL;
+    struct zl_err err;
+    const struct zl_oci_platform amd64 = { .os = "linux", .architecture = "amd64", .variant = "" };
+    const struct zl_oci_platform arm = { .os = "linux", .architecture = "arm", .variant = "v7" };
+    put(f, "docker.io/library/nginx:latest", A, D);
+    assert_int_equal(zl_store_find_for(&f->store, &f->arena, "nginx", &amd64, &r, &err), ZL_E_IMAGE_NOT_FOUND);
+    assert_non_null(strstr(err.text, "lacks its layer sha256:dd"));
+    make_layer(f, D);
+    assert_int_equal(zl_store_find_for(&f->store, &f->arena, "nginx", &amd64, &r, &err), 0);
+    assert_string_equal(r->digest, A);
+    assert_int_equal(zl_store_find_for(&f->store, &f->arena, "nginx", &arm, &r, &err), ZL_E_IMAGE_NOT_FOUND);
+    assert_non_null(strstr(err.text, "is for linux/amd64, not for linux/arm/v7"));
+    assert_int_equal(zl_store_find_for(&f->store, &f->arena, "other", &arm, &r, &err), ZL_E_IMAGE_NOT_FOUND);
+    /* What a record does not say fits. */
+    const struct zl_image_record silent = { .reference = "x" }, chart = { .artifact_type = "a/b", .os = "none" };
+    assert_true(zl_image_fit(&silent, &arm) > 0 && zl_image_fit(&chart, &arm) > 0);
+    const char *features[] = { "win32k" };
+    struct zl_oci_platform wanted = { .os = "windows", .architecture = "amd64", .variant = "", .os_version = "10.0" };
+    struct zl_image_record windows = { .os = "windows", .architecture = "amd64", .os_version = "10.0.17763" };
+    assert_true(zl_image_fit(&windows, &wanted) > 0);
+    windows.os_features = (struct zl_strings){ features, 1 };
+    assert_int_equal(zl_image_fit(&windows, &wanted), 0);
+    wanted.features = windows.os_features;
+    assert_true(zl_image_fit(&windows, &wanted) > 0);
+    wanted.os_version = "11.0";
+    assert_int_equal(zl_image_fit(&windows, &wanted), 0);
+}
+
 static void test_only_equal_names_match(void **state)
 {
     struct fixture *f = *state;
@@ -211,6 +243,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_for_a_platform, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_only_equal_names_match, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_list, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_collect_keeps_what_is_needed, set_up, tear_down),

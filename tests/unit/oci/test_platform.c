@@ -64,6 +64,13 @@ static void test_versions_and_features(void **state)
     assert_int_equal(zl_oci_platform_fit(&wanted, &offer), 0);
     assert_int_equal(zl_oci_platform_parse(&arena, ZL_STR("windows(10.0+other+win32k)/amd64"), &wanted), 0);
     assert_true(zl_oci_platform_fit(&wanted, &offer) > 0);
+    static const char *const texts[] = { "windows(10.0+other+win32k)/amd64", "linux/arm/v7", "linux(6)/s390x" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(texts); i++) {
+        zl_auto_buf text = ZL_BUF_INIT;
+        assert_int_equal(zl_oci_platform_parse(&arena, zl_str(texts[i]), &wanted), 0);
+        zl_oci_platform_print(&wanted, &text);
+        assert_string_equal(text.p, texts[i]);
+    }
     zl_arena_done(&arena);
 }
 
