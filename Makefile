@@ -25,6 +25,7 @@ demo:  ## install what is needed, build, and show the main job on real input
 
 check:  ## install what is needed, build, and run all tests
 	@$(SETUP) build run test
+	@tools/crane $(B)
 	@tools/run-tests $(B) --werror --suite all
 
 check-asan:  ## the unit and system suites under AddressSanitizer and UBSan
@@ -46,6 +47,7 @@ check-fresh:  ## the demo, from a clone, in a minimal Debian made for it
 
 check-long:  ## the long runs: 200 agent kills, a planted bug a fuzz target, a defence less a safety test, check from a clone in a minimal Debian
 	@$(SETUP) build run test ci
+	@tools/crane $(B)
 	@ZLAYER_LONG=1 tools/run-tests $(B) --werror --suite all
 	@tools/run-planted
 	@tools/run-weakened
