@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,18 +47,27 @@ static int spawn(const char *program, const char *verb, int in, int out, pid_t *
     return -e;
 }
 
-/* Until the end of the output: 0, -ETIMEDOUT, -EFBIG or -errno. */
-static int collect(int fd, struct zl_buf *output)
+/* Waits until fd is readable; -ETIMEDOUT or -errno. */
+static int readable(int fd, uint64_t end)
 {
-    uint64_t end = zl_clock_mono_ms() + HELPER_MS;
     for (;;) {
         uint64_t now = zl_clock_mono_ms();
         struct pollfd p = { .fd = fd, .events = POLLIN };
         int r = now < end ? poll(&p, 1, (int)(end - now)) : 0;
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return r < 0 ? -errno : -ETIMEDOUT;
+        if (r > 0)
+            return 0;
+        if (r == 0 || errno != EINTR)
+            return r == 0 ? -ETIMEDOUT : -errno;
+    }
+}
+
+/* Until the end of the output: 0, -ETIMEDOUT, -EFBIG or -errno. */
+static int collect(int fd, uint64_t end, struct zl_buf *output)
+{
+    for (;;) {
+        int r = readable(fd, end);
+        if (r < 0)
+            return r;
         zl_buf_reserve(output, 4096);
         ssize_t n = read(fd, output->p + output->n, 4096);
         if (n < 0 && errno == EINTR)
@@ -69,6 +79,21 @@ static int collect(int fd, struct zl_buf *output)
         if (output->n > OUTPUT_MAX)
             return -EFBIG;
     }
+}
+
+/* Output and end within the time: one that has closed its output may still hang. What takes longer is killed. Reaped
+ * in any case. */
+static int finish(pid_t pid, int fd, unsigned limit_ms, struct zl_buf *output, int *status)
+{
+    uint64_t end = zl_clock_mono_ms() + limit_ms;
+    zl_auto_close int process = pidfd_open(pid, 0);
+    int r = process < 0 ? -errno : collect(fd, end, output);
+    r = r < 0 ? r : readable(process, end);
+    if (r < 0)
+        (void)kill(pid, SIGKILL); /* not waited for yet, so the number is still its own */
+    while (waitpid(pid, status, 0) < 0 && errno == EINTR)
+        ;
+    return r;
 }
 
 static int failed(const char *program, int r, struct zl_str output, struct zl_err *err)
@@ -88,6 +113,12 @@ static int failed(const char *program, int r, struct zl_str output, struct zl_er
 
 int zl_helper_run(const char *name, const char *verb, struct zl_str input, struct zl_buf *output, struct zl_err *err)
 {
+    return zl_helper_run_for(HELPER_MS, name, verb, input, output, err);
+}
+
+int zl_helper_run_for(unsigned limit_ms, const char *name, const char *verb, struct zl_str input, struct zl_buf *output,
+                      struct zl_err *err)
+{
     char program[100];
     int ends[2], status = 0;
     pid_t pid;
@@ -105,10 +136,6 @@ int zl_helper_run(const char *name, const char *verb, struct zl_str input, struc
     if (r < 0)
         return zl_hint(err, zl_fail_errno(err, ZL_E_INVALID, r, "start the credential helper %s", program),
                        "the file with the credentials names it as credsStore or in credHelpers");
-    r = collect(from, output);
-    if (r < 0)
-        (void)kill(pid, SIGKILL); /* not waited for yet, so the number is still its own */
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    r = finish(pid, from, limit_ms, output, &status);
     return r < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0 ? failed(program, r, zl_buf_view(output), err) : 0;
 }

@@ -12,3 +12,6 @@
 /* Gives it 30 seconds and takes 64 KiB of output. `name` is what stands in the file: letters, digits, '-', '_', '.'. */
 int zl_helper_run(const char *name, const char *verb, struct zl_str input, struct zl_buf *output,
                   struct zl_err *err) ZL_MUST;
+/* The same with another limit, in milliseconds. */
+int zl_helper_run_for(unsigned limit_ms, const char *name, const char *verb, struct zl_str input, struct zl_buf *output,
+                      struct zl_err *err) ZL_MUST;

@@ -1,13 +1,18 @@
 /* Files of credentials as docker and podman write them, and helpers that are scripts made here. */
 #include "../testing.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "image/credentials.h"
+#include "image/helper.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/zl-credentials-XXXXXX";
@@ -116,6 +121,86 @@ static void test_helpers(void **state)
     assert_non_null(strstr(c.problem, "docker-credential-missing"));
 }
 
+static void helper(const char *name, const char *script)
+{
+    char file[240];
+    snprintf(file, sizeof file, "%s/docker-credential-%s", folder, name);
+    put(file, script, 0700);
+}
+
+/* It ends with this error, within 10 s, and its process (which has written its number) is gone and reaped. */
+static void misbehaves(const char *name, unsigned limit_ms, const char *wanted)
+{
+    struct zl_err err = { 0 };
+    zl_auto_buf out = ZL_BUF_INIT, pid = ZL_BUF_INIT;
+    char file[240], *end;
+    snprintf(file, sizeof file, "%s/pid", folder);
+    (void)unlink(file); /* of the one before, if there was one */
+    uint64_t began = zl_clock_mono_ms();
+    assert_int_equal(zl_helper_run_for(limit_ms, name, "get", ZL_STR("a.b"), &out, &err), ZL_E_INVALID);
+    assert_true(zl_clock_mono_ms() - began < 10000);
+    if (!strstr(err.text, wanted) || !strstr(err.text, name))
+        fail_msg("'%s' is not in '%s'", wanted, err.text);
+    if (zl_read_file(AT_FDCWD, file, 100, &pid) == 0)
+        assert_int_equal(kill((pid_t)strtol(pid.p, &end, 10), 0), -1);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
+static bool ran(void)
+{
+    char file[240];
+    snprintf(file, sizeof file, "%s/pid", folder);
+    return access(file, F_OK) == 0;
+}
+
+static void test_helpers_that_misbehave(void **state)
+{
+    helper("hangs", "#!/bin/sh\necho $$ > \"$HOME/pid\"; trap '' TERM; exec sleep 60\n");
+    misbehaves("hangs", 500, "timed out");
+    assert_true(ran());
+    helper("closes", "#!/bin/sh\necho $$ > \"$HOME/pid\"; echo '{}'; exec sleep 60 >&-\n");
+    misbehaves("closes", 500, "timed out");
+    assert_true(ran());
+    helper("drips", "#!/bin/sh\necho $$ > \"$HOME/pid\"; while :; do echo x; done | dd bs=1 count=1000000000 2>&-\n");
+    misbehaves("drips", 60000, "too large");
+    helper("endless", "#!/bin/sh\necho $$ > \"$HOME/pid\"; exec cat /dev/zero\n");
+    misbehaves("endless", 60000, "too large");
+    assert_true(ran());
+    misbehaves("absent", 60000, "No such file");
+    assert_false(ran());
+    helper("garbage", "\001\002 no program");
+    misbehaves("garbage", 60000, "");
+    helper("dies", "#!/bin/sh\necho $$ > \"$HOME/pid\"; kill -9 $$\n");
+    misbehaves("dies", 60000, "failed");
+    helper("talks", "#!/bin/sh\nprintf 'wrong\\033[31m\\nwords'; exit 3\n");
+    misbehaves("talks", 60000, "wrong [31m words");
+    /* One that is slow and ends in time is fine, and so is the most that may be written. */
+    struct zl_err err = { 0 };
+    zl_auto_buf out = ZL_BUF_INIT;
+    helper("large", "#!/bin/sh\nhead -c 65536 /dev/zero | tr '\\0' x\n");
+    assert_int_equal(zl_helper_run("large", "get", ZL_STR("a.b"), &out, &err), 0);
+    assert_int_equal(out.n, 65536);
+}
+
+static void test_answers_that_are_none(void **state)
+{
+    static const char *const answers[] = {
+        "", "{", "[]", "\"x\"", "null", "{}", "{\"Username\":1,\"Secret\":[]}", "{\"Username\":\"u\"}"
+    };
+    put(docker, "{\"credsStore\":\"says\"}", 0600);
+    for (size_t i = 0; i < ZL_ARRAY_LEN(answers); i++) {
+        char script[200];
+        struct zl_credentials c;
+        snprintf(script, sizeof script, "#!/bin/sh\necho '%s'\n", answers[i]);
+        helper("says", script);
+        zl_credentials_find("a.b", "", &c);
+        if (!strstr(c.problem, "wrote no credentials") || zl_credentials_any(&c))
+            fail_msg("'%s': '%s'", answers[i], c.problem);
+        zl_credentials_done(&c);
+    }
+}
+
 static void test_keep_and_forget(void **state)
 {
     struct zl_err err = { 0 };
@@ -158,6 +243,8 @@ int main(void)
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_own_file_comes_first),
         cmocka_unit_test(test_helpers),
+        cmocka_unit_test(test_helpers_that_misbehave),
+        cmocka_unit_test(test_answers_that_are_none),
         cmocka_unit_test(test_keep_and_forget),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
