@@ -183,8 +183,9 @@ static void look_in_folders(struct zl_arena *arena, struct zl_registry_settings 
         if (!s->ca)
             s->ca = file_with(arena, folder, ".crt");
         if (!s->client_certificate) {
-            s->client_certificate = file_with(arena, folder, ".cert");
-            s->client_key = s->client_certificate ? file_with(arena, folder, ".key") : NULL;
+            const char *cert = s->client_certificate = file_with(arena, folder, ".cert");
+            if (cert) /* its own; another's may be beside it */
+                s->client_key = zl_arena_printf(arena, "%.*s.key", (int)(strlen(cert) - strlen(".cert")), cert);
         }
     }
 }

@@ -266,6 +266,63 @@ def test_a_registry_that_wants_certificates(store, served, certificates, config,
     assert pushed(store, image, to, env=env)["digest"] == pulled(store, to, env=env)["digest"]
 
 
+def test_the_folders_of_docker_and_podman(served, certificates, config, tmp_path, liar):
+    """certs.d, in a copy of /etc that only the job sees: authorities and client certificates, podman's folder first, our file before."""
+    need_root()
+    etc = tmp_path / "etc"
+    subprocess.run(["cp", "-a", "/etc", etc], check=True)
+    for folder in ("docker", "containers"):
+        shutil.rmtree(etc / folder / "certs.d", ignore_errors=True)
+    enter = ["unshare", "--mount", "sh", "-c", f'mount --bind "{etc}" /etc && exec "$@"', "sh"]
+    if subprocess.run([*enter, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("no mount namespace can be made here")
+    store = Store(tmp_path / "entered", enter)
+    r = served(tls={"certificate": str(certificates / "server.crt"), "key": str(certificates / "server.key"),
+                    "clientcas": [str(certificates / "ca.crt")]})
+    oci.layout(tmp_path / "l", LAYERS)
+    liar.load(tmp_path / "l")
+    image = f"{liar.host}/t/x:v1"
+    store.pulled(image)
+    to = f"{r.host}/t/app:1"
+
+    def put(engine, **files):
+        folder = etc / engine / "certs.d" / r.host
+        shutil.rmtree(folder, ignore_errors=True)
+        if files:
+            folder.mkdir(parents=True)
+        for name, source in files.items():
+            shutil.copy(certificates / source, folder / name.replace("_", "."))
+
+    def fails(code, *words, env=None):
+        refused(store, image, code, *words, destination=to, env=env or config())
+    fails("registry_error", "400")  # loopback, and nothing is said: plain HTTP
+    put("docker", ca_crt="ca.crt")
+    fails("pull_failed", r.host)  # that needs a certificate
+    put("docker", ca_crt="ca.crt", client_cert="client.crt", client_key="client.key", a_key="stranger.key")
+    digest = pushed(store, image, to, env=config())["digest"]
+    assert pulled(store, to, env=config())["digest"] == digest
+    put("docker", ca_crt="ca.crt", client_cert="client.crt", other_key="client.key")
+    fails("ENOENT", "client.key", r.host)
+    # What podman's folder says counts, and only what it lacks is docker's to say.
+    put("docker", ca_crt="other.crt", client_cert="client.crt", client_key="client.key")
+    fails("pull_failed", "certificate")
+    put("containers", ours_crt="ca.crt")
+    assert pulled(store, to, env=config())["digest"] == digest
+    put("containers", ours_crt="ca.crt", x_cert="stranger.crt", x_key="stranger.key")
+    fails("pull_failed", r.host)
+    put("containers", a_crt="other.crt", b_crt="ca.crt")
+    fails("pull_failed", "certificate")
+    # registries.yml goes before both.
+    assert pulled(store, to, env=config({r.host: {"ca": str(certificates / "ca.crt")}}))["digest"] == digest
+    put("containers", ca_crt="ca.crt")
+    fails("pull_failed", "certificate", env=config({r.host: {"ca": str(certificates / "other.crt")}}))
+    fails("registry_error", "400", env=config({r.host: {"tls": "none"}}))
+    other = {"ca": str(certificates / "ca.crt")}
+    put("containers")
+    put("docker")
+    assert "certificate" in refused(store, image, "pull_failed", destination=to, env=config({r.host: other}))["message"]
+
+
 def test_files_that_are_wrong(store, image, config, tmp_path):
     (config.folder / "registries.yml").write_text("version: v1\nregistries:\n  a.b:\n    mirors: [c.d]\n")
     refused(store, "a.b/x", "invalid_argument", f"{config.folder}/registries.yml:4:5", "mirrors", env=config(), verb="pull")
