@@ -32,6 +32,14 @@ void zl_feed_end(struct zl_feed *f, bool failed)
     pthread_mutex_unlock(&f->lock);
 }
 
+bool zl_feed_is_small(struct zl_feed *f, uint64_t most)
+{
+    pthread_mutex_lock(&f->lock);
+    bool small = f->ended && f->got <= most;
+    pthread_mutex_unlock(&f->lock);
+    return small;
+}
+
 int64_t zl_feed_wait(struct zl_feed *f, uint64_t at, struct zl_err *err)
 {
     pthread_mutex_lock(&f->lock);

@@ -22,5 +22,7 @@ void zl_feed_init(struct zl_feed *f);
 void zl_feed_done(struct zl_feed *f);
 void zl_feed_set(struct zl_feed *f, uint64_t got);
 void zl_feed_end(struct zl_feed *f, bool failed);
+/* Whether the file is whole and no larger than this. */
+bool zl_feed_is_small(struct zl_feed *f, uint64_t most);
 /* Waits for bytes behind `at`: how many there are; 0: the file ends here. */
 int64_t zl_feed_wait(struct zl_feed *f, uint64_t at, struct zl_err *err) ZL_MUST;

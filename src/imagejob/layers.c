@@ -13,9 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A layer in work takes a thread for its blob, one for its stream and one for its files; AHEAD bounds what waits for
- * the layers below it, COMMIT_MS how long a layer that is whole waits for others to be written to the disk with. */
-enum { THREADS_MAX = 3, PROGRESS_MS = 100, AHEAD = 32, COMMIT_MS = 500 };
+/* A layer in work takes a thread for its blob, and unless it is SMALL one for its stream and one for its files, of
+ * which there are LARGE_MAX at a time. AHEAD bounds what waits for the layers below it. */
+enum { THREADS_MAX = 8, LARGE_MAX = 3, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
+
+/* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but not all the
+ * time. */
+enum { WRITE_BYTES = 16 << 20, WRITE_PAUSE_MS = 50, COMMIT_MS = 300 };
 
 /* What has become of a layer. Only its fetching thread moves it out of WAITING. */
 enum layer_state { WAITING, PLACED, DONE };
@@ -24,7 +28,6 @@ struct layer {
     const struct zl_oci_descriptor *blob;
     const char *chain_id, *diff_id;
     enum layer_state state;
-    bool committed;
     int fd;        /* of the blob, while it is in work */
     int lock;      /* of the chain, from before fetching to the commit */
     int dir;       /* for the layers above: of a layer that was there already */
@@ -43,8 +46,11 @@ struct work {
     atomic_bool *stop;
     pthread_mutex_t turn; /* chains are locked in their order, so that two jobs never wait for each other */
     pthread_mutex_t lock; /* of what follows and of the layers' states */
-    pthread_cond_t changed;
-    unsigned next, settled;
+    pthread_cond_t changed, finished;
+    unsigned next, settled, large;
+    bool over;          /* the committer may end */
+    unsigned committed; /* the committer's, later the main thread's */
+    atomic_uint_fast64_t written;
     int failed; /* the first thread's error, and its text */
     struct zl_err err;
 };
@@ -65,6 +71,11 @@ static void fail_work(struct work *w, int r, const struct zl_err *err)
     atomic_store(w->stop, true);
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
+}
+
+static bool is_large(const struct layer *l)
+{
+    return l->blob->size > SMALL;
 }
 
 static void tell(struct zl_image_job *job, const struct layer *l, uint64_t current)
@@ -108,13 +119,20 @@ static int fetch(struct work *w, struct layer *l, struct progress *p, struct zl_
     return zl_image_job_keep_blob(w->job, l->file, l->blob->digest, err);
 }
 
+static int open_layer(struct work *w, struct layer *l, struct zl_err *err)
+{
+    int r = zl_layer_open(w->job, &l->layer, err);
+    l->layer.unpack.written = &w->written;
+    return r;
+}
+
 /* The blob came in more than one attempt from its start, and what was placed behind the first is worth nothing. */
 static int place_again(struct work *w, struct layer *l)
 {
     zl_layer_close(&l->layer);
     l->err = (struct zl_err){ 0 };
     l->feed.rewound = false;
-    int r = zl_layer_open(w->job, &l->layer, &l->err);
+    int r = open_layer(w, l, &l->err);
     return r < 0 ? r : zl_layer_place(&l->layer, l->fd, &l->feed, &l->err);
 }
 
@@ -122,19 +140,23 @@ static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct 
 {
     struct progress p = { .w = w, .layer = l };
     pthread_t thread;
-    int r = zl_layer_open(w->job, &l->layer, err);
+    bool behind = is_large(l); /* it is placed behind the fetching, otherwise after it */
+    int r = open_layer(w, l, err);
     if (r < 0)
         return r;
     if (stored)
         zl_feed_set(&l->feed, (uint64_t)l->blob->size);
-    if (pthread_create(&thread, NULL, placer, &p) != 0)
+    if (behind && pthread_create(&thread, NULL, placer, &p) != 0)
         return zl_fail(err, -EAGAIN, "start a thread");
     r = stored ? 0 : fetch(w, l, &p, err);
     zl_feed_end(&l->feed, r < 0);
     tell(w->job, l, (uint64_t)l->blob->size);
     zl_phase("pull.blob");
-    (void)pthread_join(thread, NULL);
-    if (r == 0 && l->feed.rewound)
+    if (behind)
+        (void)pthread_join(thread, NULL);
+    else if (r == 0)
+        (void)placer(&p);
+    if (r == 0 && behind && l->feed.rewound)
         l->placed = place_again(w, l);
     if (r == 0 && l->placed == 0 && !zl_streq(l->layer.diff_id, l->diff_id))
         l->placed = zl_fail(&l->err, ZL_E_DIGEST, "it unpacks to %s, the config says %s", l->layer.diff_id, l->diff_id);
@@ -171,10 +193,13 @@ static struct layer *next_layer(struct work *w)
     pthread_mutex_lock(&w->lock);
     while (w->next < w->n && w->layers[w->next].state == DONE)
         w->next++;
-    while (!w->failed && w->next < w->n && w->next >= w->settled + AHEAD)
+    while (!w->failed && w->next < w->n &&
+           (w->next >= w->settled + AHEAD || (is_large(&w->layers[w->next]) && w->large == LARGE_MAX)))
         pthread_cond_wait(&w->changed, &w->lock);
-    if (!w->failed && w->next < w->n)
+    if (!w->failed && w->next < w->n) {
         l = &w->layers[w->next++];
+        w->large += is_large(l);
+    }
     pthread_mutex_unlock(&w->lock);
     if (l && (l->lock = zl_chain_lock(&w->job->store, l->chain_id, w->stop, &err)) < 0) {
         fail_work(w, l->lock, &err);
@@ -197,28 +222,54 @@ static void *fetcher(void *arg)
         }
         pthread_mutex_lock(&w->lock);
         l->state = (enum layer_state)r;
+        w->large -= is_large(l);
         pthread_cond_broadcast(&w->changed);
         pthread_mutex_unlock(&w->lock);
     }
     return NULL;
 }
 
-/* Layers that are whole become the store's, behind one writing of all of them to the disk. */
+/* What was written goes to the disk, and then the layers up to `end`, which are whole, become the store's. */
 static int commit(struct work *w, unsigned end, struct zl_err *err)
 {
-    int r = 0;
-    bool flushed = false;
-    for (unsigned i = 0; r == 0 && i < end; i++) {
-        struct layer *l = &w->layers[i];
-        if (l->state != PLACED || l->committed)
-            continue;
-        r = flushed ? 0 : zl_image_job_flush(w->job, err);
-        flushed = true;
-        r = r < 0 ? r : zl_layer_commit(&l->layer, l->chain_id, err);
-        l->committed = r == 0;
-        l->lock = zl_chain_unlock(&w->job->store, l->chain_id, l->lock);
+    int r = zl_image_job_flush(w->job, err);
+    for (; r == 0 && w->committed < end; w->committed++) {
+        struct layer *l = &w->layers[w->committed];
+        if (l->state == PLACED) {
+            r = zl_layer_commit(&l->layer, l->chain_id, err);
+            l->lock = zl_chain_unlock(&w->job->store, l->chain_id, l->lock);
+        }
     }
     return r;
+}
+
+/* Commits while others work, and keeps the disk at work: at the end there is little left to write. */
+static void *committer(void *arg)
+{
+    struct work *w = arg;
+    uint64_t last_ms = zl_clock_mono_ms(), pause_ms = WRITE_PAUSE_MS, last = 0;
+    pthread_mutex_lock(&w->lock);
+    while (!w->over && !w->failed) {
+        uint64_t until = zl_clock_mono_ms() + pause_ms;
+        const struct timespec t = { (time_t)(until / 1000), (long)(until % 1000) * 1000000 };
+        (void)pthread_cond_timedwait(&w->finished, &w->lock, &t);
+        uint64_t now = zl_clock_mono_ms(), written = atomic_load(&w->written);
+        unsigned end = w->settled;
+        bool due = written - last >= WRITE_BYTES || (end > w->committed && now - last_ms >= COMMIT_MS);
+        if (w->over || !due)
+            continue;
+        pthread_mutex_unlock(&w->lock);
+        struct zl_err err = { 0 };
+        int r = commit(w, end, &err);
+        if (r < 0)
+            fail_work(w, r, &err);
+        last_ms = zl_clock_mono_ms();
+        last = written;
+        pause_ms = ZL_MAX(last_ms - now, (uint64_t)WRITE_PAUSE_MS); /* at most half of the time */
+        pthread_mutex_lock(&w->lock);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
 }
 
 static int wait_for(struct work *w, const struct layer *l, struct zl_err *err)
@@ -237,10 +288,8 @@ static int wait_for(struct work *w, const struct layer *l, struct zl_err *err)
 static int settle_all(struct work *w, struct zl_err *err)
 {
     int *dirs = zl_arena_alloc(&w->job->arena, (w->n + 1) * sizeof *dirs);
-    uint64_t committed_ms = zl_clock_mono_ms();
-    unsigned i = 0;
     int r = 0;
-    for (; r == 0 && i < w->n; i++) {
+    for (unsigned i = 0; r == 0 && i < w->n; i++) {
         struct layer *l = &w->layers[i];
         const struct zl_lowers lowers = { dirs, i };
         char path[ZL_LAYER_PATH_SIZE];
@@ -260,28 +309,35 @@ static int settle_all(struct work *w, struct zl_err *err)
         w->settled = i + 1;
         pthread_cond_broadcast(&w->changed);
         pthread_mutex_unlock(&w->lock);
-        if (zl_clock_mono_ms() - committed_ms > COMMIT_MS) {
-            r = commit(w, i + 1, err);
-            committed_ms = zl_clock_mono_ms();
-        }
     }
-    /* What is whole stays, also when a later layer was not to be had: the next attempt begins there. */
-    int last = commit(w, i, r < 0 ? NULL : err);
-    return r < 0 ? r : last;
+    return r;
 }
 
 static int run(struct work *w, unsigned missing, struct zl_err *err)
 {
-    pthread_t threads[THREADS_MAX];
+    pthread_t threads[THREADS_MAX], commits;
     unsigned n = 0, wanted = ZL_MIN(missing, (unsigned)THREADS_MAX);
+    if (pthread_create(&commits, NULL, committer, w) != 0)
+        return zl_fail(err, -EAGAIN, "start a thread");
     while (n < wanted && pthread_create(&threads[n], NULL, fetcher, w) == 0)
         n++;
-    int r = n == 0 && wanted > 0 ? zl_fail(err, -EAGAIN, "start a thread") : settle_all(w, err);
+    int r = n == 0 ? zl_fail(err, -EAGAIN, "start a thread") : settle_all(w, err);
     if (r < 0)
         fail_work(w, r, err);
     while (n > 0)
         (void)pthread_join(threads[--n], NULL);
-    return r;
+    pthread_mutex_lock(&w->lock);
+    w->over = true;
+    pthread_cond_signal(&w->finished);
+    pthread_mutex_unlock(&w->lock);
+    (void)pthread_join(commits, NULL);
+    if (r == 0 && w->failed) {
+        *err = w->err;
+        r = w->failed;
+    }
+    /* What is whole stays, also when a later layer was not to be had: the next attempt begins there. */
+    int last = commit(w, w->settled, r < 0 ? NULL : err);
+    return r < 0 ? r : last;
 }
 
 int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, const struct zl_oci_manifest *manifest,
@@ -304,8 +360,10 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
         l->state = zl_store_has_layer(&job->store, l->chain_id) ? DONE : WAITING;
         missing += l->state == WAITING;
     }
+    pthread_condattr_t monotonic;
+    zl_assert(pthread_condattr_init(&monotonic) == 0 && pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
     zl_assert(pthread_mutex_init(&w.lock, NULL) == 0 && pthread_mutex_init(&w.turn, NULL) == 0 &&
-              pthread_cond_init(&w.changed, NULL) == 0);
+              pthread_cond_init(&w.changed, NULL) == 0 && pthread_cond_init(&w.finished, &monotonic) == 0);
     int r = missing ? run(&w, missing, err) : 0;
     for (unsigned i = 0; i < w.n; i++) {
         struct layer *l = &w.layers[i];
@@ -316,6 +374,8 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
         zl_feed_done(&l->feed);
     }
     pthread_cond_destroy(&w.changed);
+    pthread_cond_destroy(&w.finished);
+    pthread_condattr_destroy(&monotonic);
     pthread_mutex_destroy(&w.turn);
     pthread_mutex_destroy(&w.lock);
     return r;

@@ -5,8 +5,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
-enum { BLOCKS = 6, BLOCK_SIZE = 256 << 10 };
+enum { BLOCKS = 6, BLOCK_SIZE = 256 << 10, SMALL = 1 << 20 };
 
 struct block {
     ssize_t n;
@@ -15,6 +16,7 @@ struct block {
 
 /* made counts blocks that are filled, taken those that the taker is through with: a ring between two threads. */
 struct zl_pump {
+    bool apart; /* in a thread of its own; otherwise there is one block, and none of what follows up to `stream` */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -24,7 +26,7 @@ struct zl_pump {
     bool stop, ended;
     struct zl_err err; /* err.code != 0: how it ended */
     char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE];
-    struct block block[BLOCKS];
+    struct block block[];
 };
 
 static bool wait_for_room(struct zl_pump *p)
@@ -37,26 +39,34 @@ static bool wait_for_room(struct zl_pump *p)
     return go_on;
 }
 
+/* Whole blocks, so that small pieces of the stream cost no hand-over each. Gives what the last reading did: 0: this was
+ * the last block, and the digests are there; the error is kept. */
+static ssize_t fill(struct zl_pump *p, struct block *b)
+{
+    ssize_t n = 1;
+    b->n = 0;
+    while ((size_t)b->n < sizeof b->p &&
+           (n = zl_stream_read(p->stream, b->p + b->n, sizeof b->p - (size_t)b->n, &p->err)) > 0)
+        b->n += n;
+    if (n == 0)
+        ZL_IGNORE(zl_stream_finish(p->stream, p->blob, p->diff_id, &p->err));
+    return n;
+}
+
 static void *run(void *arg)
 {
     struct zl_pump *p = arg;
     ssize_t n = 1;
     while (n > 0 && wait_for_room(p)) {
         struct block *b = &p->block[p->made % BLOCKS]; /* only this thread changes `made` */
-        size_t have = 0;
-        /* Whole blocks, so that small pieces of the stream cost no hand-over each. */
-        while (have < sizeof b->p && (n = zl_stream_read(p->stream, b->p + have, sizeof b->p - have, &p->err)) > 0)
-            have += (size_t)n;
-        if (have && n >= 0) {
+        n = fill(p, b);
+        if (b->n && n >= 0) {
             pthread_mutex_lock(&p->lock);
-            b->n = (ssize_t)have;
             p->made++;
             pthread_cond_signal(&p->changed);
             pthread_mutex_unlock(&p->lock);
         }
     }
-    if (n == 0)
-        ZL_IGNORE(zl_stream_finish(p->stream, p->blob, p->diff_id, &p->err)); /* the error is kept */
     pthread_mutex_lock(&p->lock);
     p->ended = true;
     pthread_cond_signal(&p->changed);
@@ -64,18 +74,28 @@ static void *run(void *arg)
     return NULL;
 }
 
+static bool is_small(int fd, struct zl_feed *feed)
+{
+    struct stat st;
+    return feed ? zl_feed_is_small(feed, SMALL) : fstat(fd, &st) == 0 && st.st_size <= SMALL;
+}
+
 int zl_pump_new(int fd, struct zl_feed *feed, struct zl_pump **ret, struct zl_err *err)
 {
-    struct zl_pump *p = zl_xcalloc(1, sizeof *p);
-    p->stream = zl_stream_new(fd, feed);
+    bool apart = !is_small(fd, feed);
+    struct zl_pump *p = zl_xmalloc(sizeof *p + (apart ? BLOCKS : 1) * sizeof *p->block);
+    *p = (struct zl_pump){ .apart = apart, .stream = zl_stream_new(fd, feed) };
+    *ret = p;
+    if (!apart)
+        return 0;
     zl_assert(pthread_mutex_init(&p->lock, NULL) == 0 && pthread_cond_init(&p->changed, NULL) == 0);
     int e = pthread_create(&p->thread, NULL, run, p);
     if (e) {
-        p->stream = zl_stream_free(p->stream);
+        zl_stream_free(p->stream);
         free(p);
+        *ret = NULL;
         return zl_fail(err, -e, "start a thread");
     }
-    *ret = p;
     return 0;
 }
 
@@ -83,20 +103,37 @@ struct zl_pump *zl_pump_free(struct zl_pump *p)
 {
     if (!p)
         return NULL;
-    pthread_mutex_lock(&p->lock);
-    p->stop = true;
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->lock);
-    (void)pthread_join(p->thread, NULL);
-    pthread_cond_destroy(&p->changed);
-    pthread_mutex_destroy(&p->lock);
+    if (p->apart) {
+        pthread_mutex_lock(&p->lock);
+        p->stop = true;
+        pthread_cond_signal(&p->changed);
+        pthread_mutex_unlock(&p->lock);
+        (void)pthread_join(p->thread, NULL);
+        pthread_cond_destroy(&p->changed);
+        pthread_mutex_destroy(&p->lock);
+    }
     zl_stream_free(p->stream);
     free(p);
     return NULL;
 }
 
+/* In the taker's own thread. */
+static ssize_t read_here(struct zl_pump *p, const void **ret, struct zl_err *err)
+{
+    if (!p->ended)
+        p->ended = fill(p, p->block) <= 0;
+    else
+        p->block->n = 0;
+    *ret = p->block->p;
+    if (p->err.code)
+        *err = p->err;
+    return p->err.code ? p->err.code : p->block->n;
+}
+
 ssize_t zl_pump_read(struct zl_pump *p, const void **ret, struct zl_err *err)
 {
+    if (!p->apart)
+        return read_here(p, ret, err);
     pthread_mutex_lock(&p->lock);
     if (p->holds) {
         p->taken++;

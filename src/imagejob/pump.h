@@ -1,7 +1,7 @@
 /*
  * A layer's stream in a thread of its own, which decompresses and hashes ahead of whoever takes the bytes, by a few
- * blocks. Thread: one taker. Owns: the stream and the thread, until _free. Fails: as the stream; -EAGAIN when no thread
- * starts.
+ * blocks. A small blob that is there whole goes without: the taker does the work. Thread: one taker. Owns: the stream
+ * and the thread, until _free. Fails: as the stream; -EAGAIN when no thread starts.
  */
 #pragma once
 

@@ -23,17 +23,18 @@ struct zl_stream {
     enum form form;
     bool in_end, done;
     struct zl_digest *raw, *plain; /* raw: NULL with a feed */
-    struct inflate_state gzip;
     ZSTD_DStream *zstd;
     size_t zstd_more; /* what the decoder still expects; 0 between frames */
     size_t in_n, in_at;
     uint64_t in_total, out_total;
+    struct inflate_state gzip; /* this and the next are large, and not cleared */
     unsigned char in[IN_SIZE];
 };
 
 struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed)
 {
-    struct zl_stream *s = zl_xcalloc(1, sizeof *s);
+    struct zl_stream *s = zl_xmalloc(sizeof *s);
+    memset(s, 0, offsetof(struct zl_stream, gzip));
     s->fd = fd;
     s->feed = feed;
     s->raw = feed ? NULL : zl_digest_new();

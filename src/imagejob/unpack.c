@@ -73,6 +73,8 @@ static int write_data(struct zl_unpack *u, const struct entry *n, int fd, struct
             done += w > 0 ? (size_t)w : 0;
         }
         end = offset + (la_int64_t)size;
+        if (u->written)
+            atomic_fetch_add_explicit(u->written, size, memory_order_relaxed);
     }
     if (end < whole && ftruncate(fd, whole) < 0) /* a hole at the end */
         return fail(err, -errno, n->path, "sizing the file");

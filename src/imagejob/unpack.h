@@ -15,11 +15,13 @@
 #include "oci/layer.h"
 
 #include <archive.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct zl_unpack {
-    int root;                /* of the new layer, empty */
-    uint64_t entries, bytes; /* what was placed */
+    int root;                      /* of the new layer, empty */
+    uint64_t entries, bytes;       /* what was placed */
+    atomic_uint_fast64_t *written; /* counts the bytes of several layers, or NULL */
     struct zl_settle settle;
     uid_t uid; /* whom new files belong to */
     gid_t gid;
