@@ -114,8 +114,11 @@ static int fetch(struct work *w, struct layer *l, struct progress *p, struct zl_
         return zl_fail(err, ZL_E_BAD_IMAGE, "the layer %.19s… is not there", l->blob->digest);
     tell(w->job, l, 0);
     int r = zl_registry_blob(w->registry, l->blob, l->fd, on_bytes, p, err);
-    if (r < 0)
-        return zl_wrap(err, r, "fetch the layer %.19s…", l->blob->digest);
+    return r < 0 ? zl_wrap(err, r, "fetch the layer %.19s…", l->blob->digest) : 0;
+}
+
+static int keep(struct work *w, const struct layer *l, struct zl_err *err)
+{
     return zl_image_job_keep_blob(w->job, l->file, l->blob->digest, err);
 }
 
@@ -149,6 +152,7 @@ static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct 
     if (behind && pthread_create(&thread, NULL, placer, &p) != 0)
         return zl_fail(err, -EAGAIN, "start a thread");
     r = stored ? 0 : fetch(w, l, &p, err);
+    r = r < 0 || stored ? r : keep(w, l, err);
     zl_feed_end(&l->feed, r < 0);
     tell(w->job, l, (uint64_t)l->blob->size);
     zl_phase("pull.blob");
@@ -166,9 +170,28 @@ static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct 
     return zl_wrap(err, l->placed, "unpack the layer %.19s…", l->blob->digest);
 }
 
+static bool is_there(struct work *w, const struct layer *l)
+{
+    const struct zl_store *s = &w->job->store;
+    return zl_store_has_layer(s, l->chain_id) && zl_store_has_blob(s, l->blob->digest, l->blob->size);
+}
+
+/* Of a layer that is there, unpacked from another form of it, or whose blob was lost. It is on the disk before it has
+ * its name: whoever finds the layer, and a blob of this size, takes both for whole. */
+static int fetch_blob_only(struct work *w, struct layer *l, struct zl_err *err)
+{
+    struct progress p = { .w = w, .layer = l };
+    int r = fetch(w, l, &p, err);
+    zl_feed_end(&l->feed, r < 0);
+    if (r == 0 && fdatasync(l->fd) < 0)
+        r = zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the blob to the disk");
+    return r < 0 ? r : keep(w, l, err);
+}
+
 static int get_layer(struct work *w, struct layer *l, struct zl_err *err)
 {
-    if (zl_store_has_layer(&w->job->store, l->chain_id)) {
+    bool unpacked = zl_store_has_layer(&w->job->store, l->chain_id);
+    if (is_there(w, l)) {
         l->lock = zl_chain_unlock(&w->job->store, l->chain_id, l->lock);
         tell(w->job, l, (uint64_t)l->blob->size);
         return DONE;
@@ -179,9 +202,27 @@ static int get_layer(struct work *w, struct layer *l, struct zl_err *err)
         l->fd = zl_openat(w->job->staging, l->file, O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (l->fd < 0)
         return zl_fail_errno(err, l->fd == -ENOSPC ? ZL_E_DISK_FULL : l->fd, l->fd, "make a staging file");
-    int r = fetch_and_place(w, l, stored, err);
+    int r = !unpacked ? fetch_and_place(w, l, stored, err) : stored ? 0 : fetch_blob_only(w, l, err);
     l->fd = zl_close(l->fd);
-    return r < 0 ? r : PLACED;
+    if (r == 0 && unpacked) {
+        l->lock = zl_chain_unlock(&w->job->store, l->chain_id, l->lock);
+        tell(w->job, l, (uint64_t)l->blob->size);
+    }
+    return r < 0 ? r : unpacked ? DONE : PLACED;
+}
+
+/* Whether one below has the same blob and is still at work on it, so that it is fetched once. */
+static bool is_being_fetched(const struct work *w, const struct layer *l)
+{
+    for (const struct layer *below = w->layers; below < l; below++)
+        if (below->state == WAITING && zl_streq(below->blob->digest, l->blob->digest))
+            return true;
+    return false;
+}
+
+static bool has_to_wait(const struct work *w, const struct layer *l)
+{
+    return w->next >= w->settled + AHEAD || (is_large(l) && w->large == LARGE_MAX) || is_being_fetched(w, l);
 }
 
 /* The next layer that is missing, its chain locked; NULL when there is none, or when the work has failed. */
@@ -193,8 +234,7 @@ static struct layer *next_layer(struct work *w)
     pthread_mutex_lock(&w->lock);
     while (w->next < w->n && w->layers[w->next].state == DONE)
         w->next++;
-    while (!w->failed && w->next < w->n &&
-           (w->next >= w->settled + AHEAD || (is_large(&w->layers[w->next]) && w->large == LARGE_MAX)))
+    while (!w->failed && w->next < w->n && has_to_wait(w, &w->layers[w->next]))
         pthread_cond_wait(&w->changed, &w->lock);
     if (!w->failed && w->next < w->n) {
         l = &w->layers[w->next++];
@@ -357,7 +397,7 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
                              .lock = -EBADF };
         snprintf(l->file, sizeof l->file, "blob.%u", i);
         zl_feed_init(&l->feed);
-        l->state = zl_store_has_layer(&job->store, l->chain_id) ? DONE : WAITING;
+        l->state = is_there(&w, l) ? DONE : WAITING;
         missing += l->state == WAITING;
     }
     pthread_condattr_t monotonic;

@@ -32,6 +32,7 @@ struct pull {
     struct zl_oci_manifest manifest;
     struct zl_oci_config config;
     uint64_t documents; /* bytes of manifest, index and config */
+    bool lacks_blobs;   /* what is here runs, but can't be pushed or saved: it is fetched whatever the registry says */
 };
 
 /* Chooses from an index, and from one index more below it. */
@@ -76,7 +77,7 @@ static int fetch_manifest(struct pull *p, const struct zl_image_record *here, st
     struct zl_registry_manifest m;
     char digest[ZL_DIGEST_SIZE];
     const char *name = p->ref.digest[0] ? p->ref.digest : p->ref.tag;
-    if (here) {
+    if (here && !p->lacks_blobs) {
         if (zl_streq(p->ref.digest, here->digest))
             return 1;
         int r = zl_registry_manifest(p->registry, name, true, &m, err);
@@ -269,7 +270,8 @@ int zl_pull(struct zl_image_job *job, struct zl_err *err)
         p.policy == ZL_PULL_NEVER)
         return zl_hint(err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "%.300s, and the policy is never", absent.text),
                        "`zlayer pull %.100s` fetches it", p.text);
-    if (here && (p.policy == ZL_PULL_NEVER || p.policy == ZL_PULL_IF_NOT_PRESENT)) {
+    p.lacks_blobs = here && !zl_store_has_blobs(&job->store, here);
+    if (here && (p.policy == ZL_PULL_NEVER || (p.policy == ZL_PULL_IF_NOT_PRESENT && !p.lacks_blobs))) {
         zl_image_job_done(job, here, NULL);
         return 0;
     }

@@ -101,7 +101,8 @@ class Store:
                 chain = oci.digest(f"{chain} {diff_id}".encode()) if chain else diff_id
                 assert chain == chain_id
                 assert (self.images / "layers" / chain[7:]).is_dir()
-            assert (self.images / "blobs" / "sha256" / record["digest"][7:]).exists()
+            for blob in (record["digest"], record.get("manifest") or record["digest"], *record["layers"]):
+                assert (self.images / "blobs" / "sha256" / blob[7:]).exists()
 
 
 @pytest.fixture
@@ -228,6 +229,54 @@ def put_image(liar, layers, config=None):
 
 def put_tars(liar, *tars):
     return put_image(liar, [(t, "application/vnd.oci.image.layer.v1.tar", oci.digest(t)) for t in tars])
+
+
+PLAIN = "application/vnd.oci.image.layer.v1.tar"
+
+
+def blob_gets(liar, digest):
+    return sum(path.endswith(f"/blobs/{digest}") for method, path, *_ in liar.requests if method == "GET")
+
+
+def test_the_same_layers_in_another_form(store, liar):
+    """They are unpacked already, but the image is whole only with its own blobs."""
+    tar = oci.tar_of({"f": b"x" * 5000})
+    for form in (gzip.compress(tar, 9), gzip.compress(tar, 1), tar):
+        assert not liar.blobs.get(oci.digest(form))
+        put_image(liar, [(form, PLAIN, oci.digest(tar))])
+        record = store.pulled(f"{liar.host}/t/x:v1")
+        assert record["layers"] == [oci.digest(form)]
+        store.check()
+    assert len(list((store.images / "layers").iterdir())) == 1
+
+
+@pytest.mark.parametrize("policy", ["always", "newer", "if_not_present"])
+def test_a_blob_that_was_lost_comes_again(store, liar, image, policy):
+    reference = f"{liar.host}/t/x:v1"
+    record = store.pulled(reference)
+    for blob in (record["layers"][1], record["config"], record["digest"]):
+        (store.images / "blobs" / "sha256" / blob[7:]).unlink()
+        store.pulled(reference, policy=policy)
+        store.check()
+    assert blob_gets(liar, record["layers"][0]) == 1  # what is there is not fetched again
+
+
+def test_layers_that_a_container_kept(store, liar, image):
+    """A lease keeps layers, not blobs."""
+    record = store.pulled(f"{liar.host}/t/x:v1")
+    (store.images / "leases" / "holder").write_text("".join(c + "\n" for c in record["chain_ids"]))
+    assert store.job(verb="remove", reference=f"{liar.host}/t/x:v1", force=True)[1] == 0
+    assert not list((store.images / "blobs" / "sha256").iterdir()) and len(list((store.images / "layers").iterdir())) == 2
+    store.pulled(f"{liar.host}/t/x:v1")
+    store.check()
+
+
+def test_a_blob_of_several_layers_is_fetched_once(store, liar):
+    tar = oci.tar_of({"f": b"x" * 5000})
+    put_tars(liar, *[tar] * 5)
+    record = store.pulled(f"{liar.host}/t/x:v1")
+    assert len(set(record["chain_ids"])) == 5 and blob_gets(liar, oci.digest(tar)) == 1
+    store.check()
 
 
 def test_tokens(store, liar, image, tmp_path):

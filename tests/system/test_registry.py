@@ -407,7 +407,7 @@ def changing_tokens(liar, expires_in, valid):
 
 
 def test_a_token_is_renewed_before_it_expires(store, liar, tmp_path):
-    put_image(liar, [(oci.tar_of({f"f{i}": b"x"}), "application/vnd.oci.image.layer.v1.tar", oci.digest(oci.tar_of({f"f{i}": b"x"}))) for i in range(6)])
+    put_image(liar, [(oci.tar_of({f"f{i}": b"x"}), "application/vnd.oci.image.layer.v1.tar", oci.digest(oci.tar_of({f"f{i}": b"x"}))) for i in range(20)])
     given = changing_tokens(liar, 1, lambda n, all_given: time.monotonic() - all_given[n - 1] < 1.5)
     liar.on("/blobs/", lying.slowly(0.5))
     store.pulled(f"{liar.host}/t/x:v1")
