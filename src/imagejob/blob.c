@@ -3,11 +3,13 @@
  * descriptor, in this order. */
 #include "imagejob/registry_priv.h"
 
+#include "base/alloc.h"
 #include "base/fd.h"
 #include "imagejob/digest.h"
 #include "oci/manifest.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { URLS_MAX = 8 };
@@ -165,6 +167,29 @@ static void name_place(const struct place *p, int x, struct zl_err *err)
         zl_wrap(err, x, "the mirror %.100s", p->at->place->host->name);
 }
 
+/* What is in the file already, from an attempt before. */
+static int go_on(struct blob *b, struct zl_err *err)
+{
+    enum { BLOCK = 128 << 10 };
+    struct stat st;
+    if (fstat(b->fd, &st) < 0)
+        return zl_fail(err, -errno, "look at the file");
+    if (st.st_size == 0 || (uint64_t)st.st_size > b->size)
+        return st.st_size ? start_again(b, err) : 0;
+    zl_auto_free char *block = zl_xmalloc(BLOCK);
+    ssize_t n;
+    while ((n = zl_read_full(b->fd, block, BLOCK)) > 0) {
+        zl_digest_add(b->hash, block, (size_t)n);
+        b->got += (uint64_t)n;
+    }
+    if (n < 0)
+        return zl_fail(err, (int)n, "read what is there of the blob");
+    b->exchanges = 1;
+    if (b->progress)
+        b->progress(b->arg, b->got);
+    return 0;
+}
+
 int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, int fd,
                      void (*progress)(void *arg, uint64_t got), void *arg, struct zl_err *err)
 {
@@ -175,7 +200,12 @@ int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, i
                       .progress = progress,
                       .arg = arg };
     struct zl_err before = { 0 };
-    int x = ZL_E_REGISTRY;
+    int x = go_on(&b, err);
+    if (x < 0) {
+        zl_digest_free(b.hash);
+        return x;
+    }
+    x = ZL_E_REGISTRY;
     unsigned n = r->n + ZL_MIN(d->urls.n, (unsigned)URLS_MAX);
     for (unsigned i = 0; i < n; i++) {
         bool ours = i < r->n;

@@ -5,6 +5,7 @@
 #include "base/phase.h"
 #include "image/credentials.h"
 #include "imagejob/owners.h"
+#include "imagejob/partial.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -29,13 +30,16 @@ static void drop_dead_staging(int staging)
             continue;
         snprintf(lock, sizeof lock, "%s/.lock", e->d_name);
         zl_auto_close int held = zl_openat(staging, lock, O_RDONLY, 0);
-        if (held < 0 || flock(held, LOCK_EX | LOCK_NB) == 0)
+        if (held < 0 || flock(held, LOCK_EX | LOCK_NB) == 0) {
+            zl_partial_keep(staging, e->d_name);
             ZL_IGNORE(zl_remove_tree(staging, e->d_name)); /* the next job tries again */
+        }
     }
     closedir(d);
+    zl_partial_drop(staging, false);
 }
 
-/* Makes and locks the job's folder. One job at a time does this (until `all` is closed), so that no folder is seen
+/* Makes and locks the job's folder. One job at a time does this (until `all` is unlocked), so that no folder is seen
  * before its lock is held. */
 static int make_staging(struct zl_image_job *job, int all)
 {
@@ -51,7 +55,7 @@ static int make_staging(struct zl_image_job *job, int all)
 
 int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err)
 {
-    *job = (struct zl_image_job){ .staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
+    *job = (struct zl_image_job){ .staging = -EBADF, .all_staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
     job->store.dir = -EBADF;
     zl_arena_init(&job->arena);
     zl_owners_look();
@@ -61,18 +65,21 @@ int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_
     if (r < 0)
         return r;
     zl_id_make(job->id);
-    zl_auto_close int all = zl_openat(job->store.dir, "staging", O_RDONLY | O_DIRECTORY, 0);
-    r = all < 0 ? all : make_staging(job, all);
+    r = job->all_staging = zl_openat(job->store.dir, "staging", O_RDONLY | O_DIRECTORY, 0);
+    r = r < 0 ? r : make_staging(job, job->all_staging);
+    if (r >= 0)
+        (void)flock(job->all_staging, LOCK_UN);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "make the job's staging folder") : 0;
 }
 
 void zl_image_job_close(struct zl_image_job *job)
 {
     if (job->staging >= 0) {
-        zl_auto_close int all = zl_openat(job->store.dir, "staging", O_RDONLY | O_DIRECTORY, 0);
-        if (all >= 0)
-            ZL_IGNORE(zl_remove_tree(all, job->id)); /* the next job drops what is left */
+        if (!job->disk_full)
+            zl_partial_keep(job->all_staging, job->id);
+        ZL_IGNORE(zl_remove_tree(job->all_staging, job->id)); /* the next job drops what is left */
     }
+    zl_close(job->all_staging);
     zl_close(job->staging);
     zl_close(job->staging_lock);
     zl_store_close(&job->store);
@@ -147,6 +154,14 @@ int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsi
     zl_auto_close int lock = zl_store_lock(&job->store, false);
     int r = lock < 0 ? lock : zl_write_file_atomic(job->staging, "keep", job->kept.p, job->kept.n, 0600, ZL_KILL_PROOF);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep what the job needs") : 0;
+}
+
+int zl_image_job_stage_blob(struct zl_image_job *job, const char *digest, struct zl_err *err)
+{
+    char file[ZL_PARTIAL_NAME_SIZE];
+    zl_partial_take(job->all_staging, job->staging, digest);
+    int fd = zl_openat(job->staging, zl_partial_name(digest, file), O_RDWR | O_CREAT | O_NOFOLLOW, 0644);
+    return fd < 0 ? zl_fail_errno(err, fd == -ENOSPC ? ZL_E_DISK_FULL : fd, fd, "make a staging file") : fd;
 }
 
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err)

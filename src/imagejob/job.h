@@ -16,6 +16,8 @@ struct zl_image_job {
     int staging_lock;
     char id[40];
     struct zl_buf kept;    /* what the file `keep` says */
+    int all_staging;       /* images/staging/ */
+    bool disk_full;        /* what came of blobs makes room */
     atomic_bool unflushed; /* blobs were made that may not be on the disk */
     struct zl_arena arena;
     const struct zl_image_request *request;
@@ -46,6 +48,9 @@ int zl_image_job_keep(struct zl_image_job *job, const char *const *digests, unsi
 /* Opens a blob of the store, when it is there whole: after a power cut what no record names may be anything. -ENOENT.
  */
 int zl_image_job_stored_blob(struct zl_image_job *job, const char *digest, int64_t size) ZL_MUST;
+/* Opens a file of the staging folder for a blob that is to be fetched (zl_partial_name). In it is what an earlier job
+ * had of it. */
+int zl_image_job_stage_blob(struct zl_image_job *job, const char *digest, struct zl_err *err) ZL_MUST;
 /* Moves a file of the staging folder to its place among the blobs. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
 

@@ -6,6 +6,7 @@
 #include "base/phase.h"
 #include "imagejob/chain_lock.h"
 #include "imagejob/layer.h"
+#include "imagejob/partial.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -28,10 +29,9 @@ struct layer {
     const struct zl_oci_descriptor *blob;
     const char *chain_id, *diff_id;
     enum layer_state state;
-    int fd;        /* of the blob, while it is in work */
-    int lock;      /* of the chain, from before fetching to the commit */
-    int dir;       /* for the layers above: of a layer that was there already */
-    char file[24]; /* in the staging folder */
+    int fd;   /* of the blob, while it is in work */
+    int lock; /* of the chain, from before fetching to the commit */
+    int dir;  /* for the layers above: of a layer that was there already */
     struct zl_feed feed;
     struct zl_layer layer;
     int placed; /* how placing it ended */
@@ -68,6 +68,7 @@ static void fail_work(struct work *w, int r, const struct zl_err *err)
         w->failed = r;
         w->err = *err;
     }
+    w->job->disk_full |= r == ZL_E_DISK_FULL;
     atomic_store(w->stop, true);
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
@@ -119,7 +120,8 @@ static int fetch(struct work *w, struct layer *l, struct progress *p, struct zl_
 
 static int keep(struct work *w, const struct layer *l, struct zl_err *err)
 {
-    return zl_image_job_keep_blob(w->job, l->file, l->blob->digest, err);
+    char file[ZL_PARTIAL_NAME_SIZE];
+    return zl_image_job_keep_blob(w->job, zl_partial_name(l->blob->digest, file), l->blob->digest, err);
 }
 
 static int open_layer(struct work *w, struct layer *l, struct zl_err *err)
@@ -198,10 +200,8 @@ static int get_layer(struct work *w, struct layer *l, struct zl_err *err)
     }
     l->fd = zl_image_job_stored_blob(w->job, l->blob->digest, l->blob->size);
     bool stored = l->fd >= 0;
-    if (!stored)
-        l->fd = zl_openat(w->job->staging, l->file, O_RDWR | O_CREAT | O_TRUNC, 0644);
-    if (l->fd < 0)
-        return zl_fail_errno(err, l->fd == -ENOSPC ? ZL_E_DISK_FULL : l->fd, l->fd, "make a staging file");
+    if (!stored && (l->fd = zl_image_job_stage_blob(w->job, l->blob->digest, err)) < 0)
+        return l->fd;
     int r = !unpacked ? fetch_and_place(w, l, stored, err) : stored ? 0 : fetch_blob_only(w, l, err);
     l->fd = zl_close(l->fd);
     if (r == 0 && unpacked) {
@@ -395,7 +395,6 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
                              .fd = -EBADF,
                              .dir = -EBADF,
                              .lock = -EBADF };
-        snprintf(l->file, sizeof l->file, "blob.%u", i);
         zl_feed_init(&l->feed);
         l->state = is_there(&w, l) ? DONE : WAITING;
         missing += l->state == WAITING;

@@ -7,6 +7,7 @@
 #include "imagejob/confine.h"
 #include "imagejob/job.h"
 #include "imagejob/layers.h"
+#include "imagejob/partial.h"
 #include "imagejob/record.h"
 #include "imagejob/registry.h"
 #include "oci/platform.h"
@@ -131,19 +132,21 @@ static int fetch_config(struct pull *p, struct zl_err *err)
 /* Of an artifact: a blob of any type, as it is. */
 static int fetch_blob(struct pull *p, const struct zl_oci_descriptor *d, struct zl_err *err)
 {
+    char file[ZL_PARTIAL_NAME_SIZE];
     int r = zl_image_job_keep(p->job, &d->digest, 1, err);
     if (r < 0)
         return r;
     zl_auto_close int stored = zl_image_job_stored_blob(p->job, d->digest, d->size);
     if (stored >= 0)
         return 0;
-    zl_auto_close int fd = zl_openat(p->job->staging, "artifact", O_RDWR | O_CREAT | O_TRUNC, 0644);
+    zl_auto_close int fd = zl_image_job_stage_blob(p->job, d->digest, err);
     if (fd < 0)
-        return zl_fail_errno(err, fd == -ENOSPC ? ZL_E_DISK_FULL : fd, fd, "make a staging file");
+        return fd;
     r = zl_registry_blob(p->registry, d, fd, NULL, NULL, err);
     if (r == 0 && fdatasync(fd) < 0)
         r = zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the blob to the disk");
-    r = r < 0 ? r : zl_image_job_keep_blob(p->job, "artifact", d->digest, err);
+    r = r < 0 ? r : zl_image_job_keep_blob(p->job, zl_partial_name(d->digest, file), d->digest, err);
+    p->job->disk_full |= r == ZL_E_DISK_FULL;
     return r < 0 ? zl_wrap(err, r, "fetch the blob %.19s…", d->digest) : 0;
 }
 

@@ -4,6 +4,7 @@
 #include "imagejob/confine.h"
 #include "imagejob/digest.h"
 #include "imagejob/job.h"
+#include "imagejob/partial.h"
 #include "oci/manifest.h"
 
 #include <fcntl.h>
@@ -146,6 +147,8 @@ int zl_prune(struct zl_image_job *job, struct zl_err *err)
         else if (!p.before_ms || before < p.before_ms) /* all of them must hold */
             p.before_ms = before;
     }
+    if (!q->dry_run)
+        zl_partial_drop(job->all_staging, true);
     int r = zl_store_prune(&job->store, &p, err);
     if (r == 0)
         dprintf(job->events, "{\"event\":\"done\",\"freed_bytes\":%llu}\n", (unsigned long long)p.freed);

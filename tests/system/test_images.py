@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import tarfile
+import threading
 import time
 
 import lying
@@ -60,7 +61,7 @@ class Store:
             assert word in event["message"] + event["hint"], (word, event)
         assert not list((self.images / "refs").iterdir())
         self.check()
-        assert not list((self.images / "staging").iterdir())
+        assert [p.name for p in (self.images / "staging").iterdir() if p.name != ".partial"] == []
         return event
 
     def record(self, reference):
@@ -354,6 +355,69 @@ def test_a_cut_blob_goes_on_where_it_stopped(store, liar, image):
     liar.times(1, big["digest"], lambda h: h.cut(data, 100000))
     store.pulled(f"{liar.host}/t/x:v1")
     assert [r[3] for r in liar.requests if big["digest"] in r[1]] == [None, "bytes=100000-"]
+
+
+def half_a_blob(store, liar, kill):
+    """A job that ended in the middle of a blob, killed or given up; returns the blob's digest."""
+    tar = oci.tar_of({"f": os.urandom(3 << 20)})
+    put_tars(liar, tar)
+    digest = oci.digest(tar)
+    over = threading.Event()
+
+    def half(handler):
+        if handler.headers.get("Range"):
+            return handler.reply(404, b"")
+        handler.cut(tar, 2 << 20)
+        if kill:
+            over.wait(20 * SLOW)
+        return True
+    liar.on(digest, half)
+    p = store.start(verb="pull", reference=f"{liar.host}/t/x:v1", policy="always")
+    if kill:
+        deadline = time.monotonic() + 20 * SLOW
+        while not any(f.stat().st_size >= 2 << 20 for f in store.images.glob("staging/*/blob.*")):
+            assert time.monotonic() < deadline and p.poll() is None
+            time.sleep(0.01)
+        p.kill()
+    p.communicate()
+    assert p.returncode != 0
+    over.set()
+    liar.behaviours.clear()
+    liar.requests.clear()
+    return digest
+
+
+@pytest.mark.parametrize("kill", [True, False], ids=["killed", "given up"])
+def test_the_next_job_goes_on_where_one_ended(store, liar, kill):
+    digest = half_a_blob(store, liar, kill)
+    store.pulled(f"{liar.host}/t/x:v1")
+    assert [r[3] for r in liar.requests if digest in r[1]] == [f"bytes={2 << 20}-"]
+    store.check()
+    assert not list((store.images / "staging").iterdir())
+
+
+def test_what_a_job_left_is_not_trusted(store, liar):
+    digest = half_a_blob(store, liar, True)
+    assert store.job(verb="df")[1] == 0  # which finds the dead job's folder
+    left = store.images / "staging" / ".partial" / digest[7:]
+    with open(left, "r+b") as f:
+        f.write(b"\xff" * 100)
+    store.pulled(f"{liar.host}/t/x:v1")
+    assert [r[3] for r in liar.requests if digest in r[1]] == [f"bytes={2 << 20}-", None]
+    store.check()
+
+
+def test_what_a_job_left_goes(store, liar):
+    """With prune, and by itself when it is old."""
+    for how in ("prune", "old"):
+        digest = half_a_blob(store, liar, True)
+        assert store.job(verb="df")[1] == 0
+        left = store.images / "staging" / ".partial" / digest[7:]
+        assert left.stat().st_size == 2 << 20
+        if how == "old":
+            os.utime(left, (time.time() - 90000,) * 2)
+        assert store.job(verb="prune" if how == "prune" else "df")[1] == 0
+        assert not list((store.images / "staging").iterdir())
 
 
 def test_a_server_without_ranges_starts_again(store, liar, image):
