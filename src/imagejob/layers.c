@@ -15,8 +15,9 @@
 #include <unistd.h>
 
 /* A layer in work takes a thread for its blob, and unless it is SMALL one for its stream and one for its files, of
- * which there are LARGE_MAX at a time. AHEAD bounds what waits for the layers below it. */
-enum { THREADS_MAX = 8, LARGE_MAX = 3, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
+ * which there are LARGE_MAX at a time. Each may need a zstd window of 8 MiB, whatever the blob's size. AHEAD bounds
+ * what waits for the layers below it. */
+enum { THREADS_MAX = 4, LARGE_MAX = 3, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
 
 /* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but not all the
  * time. */

@@ -6,12 +6,13 @@
 #include "base/fd.h"
 #include "imagejob/job.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { REQUEST_MAX = 1 << 20 };
+enum { REQUEST_MAX = 1 << 20, KEPT_MAX = 4 << 20 };
 
 static int read_request(struct zl_image_job *job, struct zl_err *err)
 {
@@ -72,6 +73,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: zl-image --data-dir DIR | --remote (the request comes on standard input)\n");
         return 2;
     }
+    /* Large windows and documents go back to the system at once; what each layer needs again stays. */
+    (void)mallopt(M_MMAP_THRESHOLD, KEPT_MAX);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_MAX);
     umask(0); /* every mode is said where a file is made */
     int r = zl_image_job_open(&job, remote ? NULL : argv[2], &err);
     job.events = 1;

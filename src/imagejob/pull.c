@@ -15,6 +15,7 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -212,6 +213,7 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
     r = fetch_config(p, err);
     if (r < 0)
         return r;
+    (void)malloc_trim(0); /* the trees of large documents lie below what was kept of them */
     struct zl_strings chains = zl_image_chain_ids(p->job, &p->config);
     r = zl_image_keep(p->job, &p->manifest, &chains, err);
     r = r < 0 ? r : zl_layers_fetch(p->job, p->registry, &p->manifest, &chains, &p->config.diff_ids, &p->stop, err);

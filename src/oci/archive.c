@@ -9,14 +9,14 @@ int zl_oci_layout_check(struct zl_arena *arena, struct zl_str text, struct zl_er
     struct zl_value *v;
     const char *version;
     int r = zl_oci_json(arena, text, "the file oci-layout", &v, err);
-    r = r < 0 ? r : zl_oci_text(v, "imageLayoutVersion", "the file oci-layout", &version, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "imageLayoutVersion", "the file oci-layout", &version, err);
     if (r == 0 && !zl_str_starts(zl_str(version), ZL_STR("1.0.")))
         return zl_fail(err, ZL_E_BAD_IMAGE, "the archive has the layout version '%.20s', this reads 1.0.0", version);
     return r;
 }
 
 /* What an entry's annotations call it: containerd's full name before the reference name of the specification. */
-static int name_of(const struct zl_value *entry, const char **ret, struct zl_err *err)
+static int name_of(struct zl_arena *arena, const struct zl_value *entry, const char **ret, struct zl_err *err)
 {
     static const char *const keys[] = { "io.containerd.image.name", "org.opencontainers.image.ref.name" };
     static const char what[] = "the archive's index.json";
@@ -24,7 +24,7 @@ static int name_of(const struct zl_value *entry, const char **ret, struct zl_err
     int r = zl_oci_member(entry, "annotations", ZL_MAP, what, &notes, err);
     *ret = "";
     for (size_t i = 0; r == 0 && notes && !**ret && i < ZL_ARRAY_LEN(keys); i++)
-        r = zl_oci_text(notes, keys[i], what, ret, err);
+        r = zl_oci_text(arena, notes, keys[i], what, ret, err);
     return r;
 }
 
@@ -43,7 +43,7 @@ int zl_oci_layout_parse(struct zl_arena *arena, struct zl_str text, struct zl_oc
     ret->names = zl_arena_alloc(arena, (ret->index.n + 1) * sizeof *ret->names);
     unsigned n = 0;
     for (const struct zl_value *i = list->first; r == 0 && i; i = i->next)
-        r = name_of(i, &ret->names[n++], err);
+        r = name_of(arena, i, &ret->names[n++], err);
     return r;
 }
 
@@ -53,7 +53,7 @@ static int read_docker_image(struct zl_arena *arena, const struct zl_value *v, s
     static const char what[] = "the archive's manifest.json";
     if (v->kind != ZL_MAP)
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s holds %s, not only objects", what, zl_value_kind_name(v->kind));
-    int r = zl_oci_text(v, "Config", what, &ret->config, err);
+    int r = zl_oci_text(arena, v, "Config", what, &ret->config, err);
     r = r < 0 ? r : zl_oci_strings(arena, v, "Layers", what, &ret->layers, err);
     r = r < 0 ? r : zl_oci_strings(arena, v, "RepoTags", what, &ret->tags, err);
     if (r == 0 && !*ret->config)

@@ -18,7 +18,8 @@ static int read_map(struct zl_arena *arena, const struct zl_value *map, const ch
         if (values && i->kind != ZL_STRING)
             return zl_fail(err, ZL_E_BAD_IMAGE, "%s: '%s' holds %s, not only strings", what, key,
                            zl_value_kind_name(i->kind));
-        ret->v[ret->n++] = values ? zl_arena_printf(arena, "%s=%s", i->key->text.p, i->text.p) : i->key->text.p;
+        ret->v[ret->n++] = values ? zl_arena_printf(arena, "%s=%s", i->key->text.p, i->text.p)
+                                  : zl_arena_strdup(arena, i->key->text.p);
     }
     return 0;
 }
@@ -48,7 +49,7 @@ static int read_config(struct zl_arena *arena, const struct zl_value *c, struct 
     r = r < 0 ? r : read_map(arena, c, "Labels", true, &ret->labels, err);
     for (size_t i = 0; r == 0 && i < ZL_ARRAY_LEN(texts); i++) {
         const char *text;
-        r = zl_oci_text(c, texts[i].key, what, &text, err);
+        r = zl_oci_text(arena, c, texts[i].key, what, &text, err);
         if (r == 0 && *text)
             *(const char **)(void *)((char *)ret + texts[i].offset) = text;
     }
@@ -63,7 +64,7 @@ static int read_rootfs(struct zl_arena *arena, const struct zl_value *v, struct 
     int r = zl_oci_member(v, "rootfs", ZL_MAP, what, &rootfs, err);
     if (r == 0 && !rootfs)
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s has no 'rootfs'", what);
-    r = r < 0 ? r : zl_oci_text(rootfs, "type", what, &type, err);
+    r = r < 0 ? r : zl_oci_text(arena, rootfs, "type", what, &type, err);
     r = r < 0 ? r : zl_oci_strings(arena, rootfs, "diff_ids", what, ret, err);
     if (r < 0)
         return r;
@@ -75,20 +76,30 @@ static int read_rootfs(struct zl_arena *arena, const struct zl_value *v, struct 
     return 0;
 }
 
-int zl_oci_config_parse(struct zl_arena *arena, struct zl_str text, struct zl_oci_config *ret, struct zl_err *err)
+static int read_document(struct zl_arena *arena, const struct zl_value *v, struct zl_oci_config *ret,
+                         struct zl_err *err)
 {
     struct zl_oci_config c = { 0 };
-    struct zl_value *v;
     const struct zl_value *config;
-    int r = zl_oci_json(arena, text, what, &v, err);
-    r = r < 0 ? r : zl_oci_text(v, "os", what, &c.platform.os, err);
-    r = r < 0 ? r : zl_oci_text(v, "architecture", what, &c.platform.architecture, err);
-    r = r < 0 ? r : zl_oci_text(v, "variant", what, &c.platform.variant, err);
+    int r = zl_oci_text(arena, v, "os", what, &c.platform.os, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "architecture", what, &c.platform.architecture, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "variant", what, &c.platform.variant, err);
     r = r < 0 ? r : read_rootfs(arena, v, &c.diff_ids, err);
     r = r < 0 ? r : zl_oci_member(v, "config", ZL_MAP, what, &config, err);
     if (r == 0 && config)
         r = read_config(arena, config, &c, err);
     if (r == 0)
         *ret = c;
+    return r;
+}
+
+int zl_oci_config_parse(struct zl_arena *arena, struct zl_str text, struct zl_oci_config *ret, struct zl_err *err)
+{
+    struct zl_arena tree;
+    struct zl_value *v;
+    zl_arena_init(&tree);
+    int r = zl_oci_json(&tree, text, what, &v, err);
+    r = r < 0 ? r : read_document(arena, v, ret, err);
+    zl_arena_done(&tree);
     return r;
 }

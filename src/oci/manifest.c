@@ -92,12 +92,13 @@ int zl_oci_member(const struct zl_value *map, const char *key, enum zl_value_kin
     return 0;
 }
 
-int zl_oci_text(const struct zl_value *map, const char *key, const char *what, const char **ret, struct zl_err *err)
+int zl_oci_text(struct zl_arena *arena, const struct zl_value *map, const char *key, const char *what, const char **ret,
+                struct zl_err *err)
 {
     const struct zl_value *v;
     int r = zl_oci_member(map, key, ZL_STRING, what, &v, err);
     if (r == 0)
-        *ret = v ? v->text.p : "";
+        *ret = v && v->text.n ? zl_arena_strdup(arena, v->text.p) : "";
     return r;
 }
 
@@ -114,7 +115,7 @@ int zl_oci_strings(struct zl_arena *arena, const struct zl_value *map, const cha
         if (i->kind != ZL_STRING)
             return zl_fail(err, ZL_E_BAD_IMAGE, "%s: '%s' holds %s, not only strings", what, key,
                            zl_value_kind_name(i->kind));
-        ret->v[ret->n++] = i->text.p;
+        ret->v[ret->n++] = zl_arena_strdup(arena, i->text.p);
     }
     return 0;
 }
@@ -123,10 +124,10 @@ static int read_platform(struct zl_arena *arena, const struct zl_value *v, struc
                          struct zl_err *err)
 {
     static const char what[] = "a platform";
-    int r = zl_oci_text(v, "os", what, &ret->os, err);
-    r = r < 0 ? r : zl_oci_text(v, "architecture", what, &ret->architecture, err);
-    r = r < 0 ? r : zl_oci_text(v, "variant", what, &ret->variant, err);
-    r = r < 0 ? r : zl_oci_text(v, "os.version", what, &ret->os_version, err);
+    int r = zl_oci_text(arena, v, "os", what, &ret->os, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "architecture", what, &ret->architecture, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "variant", what, &ret->variant, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "os.version", what, &ret->os_version, err);
     return r < 0 ? r : zl_oci_strings(arena, v, "os.features", what, &ret->features, err);
 }
 
@@ -136,8 +137,8 @@ static int read_descriptor(struct zl_arena *arena, const struct zl_value *v, con
     const struct zl_value *size, *platform;
     if (v->kind != ZL_MAP)
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s is %s, not a descriptor", what, zl_value_kind_name(v->kind));
-    int r = zl_oci_text(v, "mediaType", what, &ret->media_type, err);
-    r = r < 0 ? r : zl_oci_text(v, "digest", what, &ret->digest, err);
+    int r = zl_oci_text(arena, v, "mediaType", what, &ret->media_type, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "digest", what, &ret->digest, err);
     r = r < 0 ? r : zl_oci_member(v, "size", ZL_INT, what, &size, err);
     r = r < 0 ? r : zl_oci_member(v, "platform", ZL_MAP, what, &platform, err);
     if (r < 0)
@@ -202,7 +203,7 @@ static int read_subject(struct zl_arena *arena, const struct zl_value *v, struct
     const struct zl_value *subject;
     struct zl_oci_descriptor d;
     m->subject = "";
-    int r = zl_oci_text(v, "artifactType", "the manifest", &m->artifact_type, err);
+    int r = zl_oci_text(arena, v, "artifactType", "the manifest", &m->artifact_type, err);
     r = r < 0 ? r : zl_oci_member(v, "subject", ZL_MAP, "the manifest", &subject, err);
     if (r < 0 || !subject)
         return r;
@@ -213,21 +214,22 @@ static int read_subject(struct zl_arena *arena, const struct zl_value *v, struct
 }
 
 /* What a document that does not name its type is sent as: only OCI's need not. */
-static const char *type_of(const struct zl_value *v, const struct zl_oci_manifest *m)
+static const char *type_of(struct zl_arena *arena, const struct zl_value *v, const struct zl_oci_manifest *m)
 {
     const char *own = zl_value_cstr(v, "mediaType");
-    return *own                      ? own
+    return *own                      ? zl_arena_strdup(arena, own)
            : m->kind == ZL_OCI_INDEX ? "application/vnd.oci.image.index.v1+json"
                                      : "application/vnd.oci.image.manifest.v1+json";
 }
 
 /* What the document is, by what it and the server say about it. */
-static int decide(const struct zl_value *v, const char *content_type, enum media *ret, struct zl_err *err)
+static int decide(struct zl_arena *arena, const struct zl_value *v, const char *content_type, enum media *ret,
+                  struct zl_err *err)
 {
     const struct zl_value *version;
     const char *own = "";
     int r = zl_oci_member(v, "schemaVersion", ZL_INT, "the manifest", &version, err);
-    r = r < 0 ? r : zl_oci_text(v, "mediaType", "the manifest", &own, err);
+    r = r < 0 ? r : zl_oci_text(arena, v, "mediaType", "the manifest", &own, err);
     if (r < 0)
         return r;
     enum media said = media_of(bare(content_type)), is = media_of(bare(own));
@@ -250,14 +252,12 @@ static int decide(const struct zl_value *v, const char *content_type, enum media
     return 0;
 }
 
-int zl_oci_manifest_parse(struct zl_arena *arena, struct zl_str text, const char *content_type,
-                          struct zl_oci_manifest *ret, struct zl_err *err)
+static int read_document(struct zl_arena *arena, const struct zl_value *v, const char *content_type,
+                         struct zl_oci_manifest *ret, struct zl_err *err)
 {
     struct zl_oci_manifest m = { 0 };
-    struct zl_value *v;
     enum media media;
-    int r = zl_oci_json(arena, text, "the manifest", &v, err);
-    r = r < 0 ? r : decide(v, content_type, &media, err);
+    int r = decide(arena, v, content_type, &media, err);
     if (r < 0)
         return r;
     if (media == MEDIA_MANIFEST) {
@@ -271,9 +271,21 @@ int zl_oci_manifest_parse(struct zl_arena *arena, struct zl_str text, const char
         r = r < 0 ? r : read_items(arena, list, ZL_OCI_ENTRIES_MAX, "manifest", &m, err);
     }
     r = r < 0 ? r : read_subject(arena, v, &m, err);
-    m.media_type = r < 0 ? NULL : type_of(v, &m);
+    m.media_type = r < 0 ? NULL : type_of(arena, v, &m);
     if (r == 0)
         *ret = m;
+    return r;
+}
+
+int zl_oci_manifest_parse(struct zl_arena *arena, struct zl_str text, const char *content_type,
+                          struct zl_oci_manifest *ret, struct zl_err *err)
+{
+    struct zl_arena tree;
+    struct zl_value *v;
+    zl_arena_init(&tree);
+    int r = zl_oci_json(&tree, text, "the manifest", &v, err);
+    r = r < 0 ? r : read_document(arena, v, content_type, ret, err);
+    zl_arena_done(&tree);
     return r;
 }
 

@@ -214,16 +214,16 @@ def test_compressions(store, liar, tmp_path, compress):
     assert set(store.root(store.pulled(f"{liar.host}/t/x:v1"))) == {"a", "b"}
 
 
-def put_image(liar, layers, config=None):
+def put_image(liar, layers, config=None, more_config=None, more_manifest=None):
     """layers: (blob, media type, diff id) each."""
     config = json.dumps({"os": "linux", "architecture": oci.ARCH, "config": config or {},
-                         "rootfs": {"type": "layers", "diff_ids": [d for _, _, d in layers]}}).encode()
+                         "rootfs": {"type": "layers", "diff_ids": [d for _, _, d in layers]}, **(more_config or {})}).encode()
     liar.blobs[oci.digest(config)] = config
     for data, _, _ in layers:
         liar.blobs[oci.digest(data)] = data
     manifest = {"schemaVersion": 2, "mediaType": lying.MANIFEST,
                 "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": oci.digest(config), "size": len(config)},
-                "layers": [{"mediaType": m, "digest": oci.digest(b), "size": len(b)} for b, m, _ in layers]}
+                "layers": [{"mediaType": m, "digest": oci.digest(b), "size": len(b)} for b, m, _ in layers], **(more_manifest or {})}
     liar.put_manifest("v1", json.dumps(manifest).encode())
     return manifest
 

@@ -170,6 +170,10 @@ def test_memory_is_bounded(store, liar, tmp_path):
                     [odd.entry(f"{i}/big", data=os.urandom(1 << 20) * 30)]) for i in range(4)]
     odd.layout(tmp_path / "layout", tars, compress="zstd")
     liar.load(tmp_path / "layout")
+    expect_little_memory(store, liar)
+
+
+def expect_little_memory(store, liar):
     request = json.dumps({"verb": "pull", "reference": f"{liar.host}/t/x:v1"})
     r = subprocess.run([sys.executable, "-c", "import resource, subprocess, sys\n"
                         "r = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
@@ -177,3 +181,24 @@ def test_memory_is_bounded(store, liar, tmp_path):
                         program("zl-image"), "--data-dir", store.data], input=request, stdout=subprocess.PIPE, text=True, check=True)
     code, kib = map(int, r.stdout.split())
     assert code == 0 and kib <= 64 << 10, f"exit {code}, {kib} KiB"
+
+
+@pytest.mark.parametrize("words", [{"x": "y" * 4000000}, {f"l{i:06d}": "v" * 20 for i in range(75000)}], ids=["one", "many"])
+def test_memory_is_bounded_with_the_largest_documents(store, liar, words):
+    """Index, manifest and config as large as may be, and layers whose frames want the largest windows; some blobs are small."""
+    if SLOW > 1:
+        pytest.skip("sanitized programs take more")
+    layers = []
+    for i in range(12):
+        tar = odd.tar([odd.entry(f"f{i}", data=os.urandom(4096 if i % 2 else 12 << 20) * (6000 if i % 2 else 2))])
+        packed = subprocess.run(["zstd", "-q", "-c", "--long=23"], input=tar, stdout=subprocess.PIPE, check=True).stdout
+        layers.append((packed, odd.MEDIA + "+zstd", odd.oci.digest(tar)))
+    config = {"Cmd": ["/x"], "Labels": {k: words[k] for k in list(words)[:20000]} if len(words) > 1 else {}}
+    manifest = put_image(liar, layers, config, {"more": words}, {"annotations": words})
+    data = liar.manifests["v1"][0]
+    assert len(data) > 2 << 20
+    liar.put_manifest("v1", json.dumps({"schemaVersion": 2, "mediaType": lying.INDEX, "annotations": words, "manifests": [
+        {"mediaType": lying.MANIFEST, "digest": odd.oci.digest(data), "size": len(data),
+         "platform": {"os": "linux", "architecture": odd.oci.ARCH}}]}).encode(), lying.INDEX)
+    assert manifest["config"]["size"] > 2 << 20
+    expect_little_memory(store, liar)
