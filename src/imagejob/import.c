@@ -23,6 +23,20 @@ static const char *architecture(void)
     return zl_streq(u.machine, "x86_64") ? "amd64" : zl_streq(u.machine, "aarch64") ? "arm64" : u.machine;
 }
 
+/* The next bytes; 0 at the end. The kernel copies within a file system, and between two of a kind. */
+static ssize_t copy_some(int in, int out)
+{
+    char block[64 << 10];
+    ssize_t n = copy_file_range(in, NULL, out, NULL, 1 << 24, 0);
+    if (n >= 0)
+        return n;
+    if (errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP)
+        return -errno;
+    n = zl_read_full(in, block, sizeof block);
+    int r = n > 0 ? zl_write_full(out, block, (size_t)n) : 0;
+    return r < 0 ? r : n;
+}
+
 /* The source as a file of the staging folder: a tar as it is, a folder as a tar made of it. */
 static int stage(struct zl_image_job *job, const char *source, struct zl_err *err)
 {
@@ -40,9 +54,9 @@ static int stage(struct zl_image_job *job, const char *source, struct zl_err *er
     if (!S_ISREG(st.st_mode))
         return zl_fail(err, ZL_E_INVALID, "'%.300s' is neither a tar file nor a folder", source);
     for (uint64_t done = 0;;) {
-        ssize_t n = copy_file_range(in, NULL, out, NULL, 1 << 24, 0);
+        ssize_t n = copy_some(in, out);
         if (n < 0)
-            return zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "copy '%.300s'", source);
+            return zl_fail_errno(err, n == -ENOSPC ? ZL_E_DISK_FULL : (int)n, (int)n, "copy '%.300s'", source);
         if (n == 0)
             return ZL_TAKE_FD(out);
         zl_image_job_progress(job, "copy", done += (uint64_t)n, (uint64_t)st.st_size);

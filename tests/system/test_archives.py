@@ -470,6 +470,18 @@ def test_an_agent_does_the_work(node, layouts, tmp_path):
         agent.wait(30)
 
 
+def test_a_root_filesystem_on_another_file_system(store, tmp_path):
+    """The kernel does not copy between file systems of different kinds for us."""
+    rootfs, other = odd.tar([odd.entry(f"f{i}", data=os.urandom(200000)) for i in range(5)]), tmp_path / "other"
+    other.mkdir()
+    script = 'mount -t ramfs ramfs "$1" && cat > "$1/r.tar" && exec "$2" image import "$1/r.tar" -t t/r:1'
+    r = subprocess.run(["unshare", "-m", "sh", "-ec", script, "sh", other, program("zlayer")], input=rootfs, stdout=subprocess.PIPE, check=False,
+                       stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"], "HOME": "/nowhere", "ZLAYER_DATA_DIR": str(store.data)})
+    assert r.returncode == 0, r.stdout
+    assert store.record("docker.io/t/r:1")["layers"] == [oci.digest(rootfs)]
+    store.whole()
+
+
 # --- several at once, a full disk, kill -9
 
 @pytest.fixture
