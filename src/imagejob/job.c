@@ -164,29 +164,50 @@ int zl_image_job_stage_blob(struct zl_image_job *job, const char *digest, struct
     return fd < 0 ? zl_fail_errno(err, fd == -ENOSPC ? ZL_E_DISK_FULL : fd, fd, "make a staging file") : fd;
 }
 
+/* A blob that is there may be on the disk and an image's, so it stays when it is whole: in its place a file whose bytes
+ * are not on the disk yet would be lost with the power, and the image with it. */
+static int place_blob(struct zl_image_job *job, const char *file, const char *to, const char *digest)
+{
+    struct stat st;
+    if (renameat2(job->staging, file, job->store.dir, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EEXIST && errno != EINVAL) /* not every file system can tell */
+        return -errno;
+    if (fstatat(job->staging, file, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    zl_auto_close int stored = zl_image_job_stored_blob(job, digest, st.st_size);
+    if (stored >= 0) {
+        (void)unlinkat(job->staging, file, 0); /* the job's end drops it otherwise */
+        return 0;
+    }
+    zl_auto_close int fd = zl_openat(job->staging, file, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    return fsync(fd) < 0 || renameat(job->staging, file, job->store.dir, to) < 0 ? -errno : 0;
+}
+
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err)
 {
     char to[100];
     snprintf(to, sizeof to, "blobs/sha256/%s", digest + 7);
-    if (renameat(job->staging, file, job->store.dir, to) < 0)
-        return zl_fail(err, -errno, "keep the blob %.20s…", digest);
-    atomic_store(&job->unflushed, true);
-    return 0;
+    int r = place_blob(job, file, to, digest);
+    atomic_store(&job->unflushed, true); /* one writing to the disk does for all of them */
+    return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep the blob %.20s…", digest) : 0;
 }
 
 int zl_image_job_put_blob(struct zl_image_job *job, const void *p, size_t n, char digest[ZL_DIGEST_SIZE],
                           struct zl_err *err)
 {
+    static const char file[] = "document";
     const char *kept = zl_digest_of(p, n, digest);
-    int k = zl_image_job_keep(job, &kept, 1, err);
-    if (k < 0)
-        return k;
-    zl_auto_close ZL_UNUSED int lock =
-        zl_store_lock(&job->store, false); /* the collector takes half-written files for leftovers */
-    zl_auto_close int blobs = zl_openat(job->store.dir, "blobs/sha256", O_RDONLY | O_DIRECTORY, 0);
-    int r = blobs < 0 ? blobs : zl_write_file_atomic(blobs, digest + 7, p, n, 0644, ZL_KILL_PROOF);
-    atomic_store(&job->unflushed, true); /* one writing to the disk does for all of them */
-    return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob") : 0;
+    int r = zl_image_job_keep(job, &kept, 1, err);
+    if (r < 0)
+        return r;
+    zl_auto_close int fd = zl_openat(job->staging, file, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    r = fd < 0 ? fd : zl_write_full(fd, p, n);
+    if (r < 0)
+        return zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep a blob");
+    return zl_image_job_keep_blob(job, file, digest, err);
 }
 
 int zl_image_job_stored_blob(struct zl_image_job *job, const char *digest, int64_t size)

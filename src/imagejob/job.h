@@ -51,7 +51,7 @@ int zl_image_job_stored_blob(struct zl_image_job *job, const char *digest, int64
 /* Opens a file of the staging folder for a blob that is to be fetched (zl_partial_name). In it is what an earlier job
  * had of it. */
 int zl_image_job_stage_blob(struct zl_image_job *job, const char *digest, struct zl_err *err) ZL_MUST;
-/* Moves a file of the staging folder to its place among the blobs. */
+/* Moves a file of the staging folder to its place among the blobs, or drops it when the blob is there whole. */
 int zl_image_job_keep_blob(struct zl_image_job *job, const char *file, const char *digest, struct zl_err *err) ZL_MUST;
 
 /* What was written so far reaches the disk; before layers are committed. */

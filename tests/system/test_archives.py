@@ -482,6 +482,25 @@ def test_a_root_filesystem_on_another_file_system(store, tmp_path):
     store.whole()
 
 
+def test_blobs_that_are_there_stay(store, liar, layouts, tmp_path):
+    """Nothing puts a file that is not on the disk yet in the place of one that an image needs: not a pull, a load, an import."""
+    rootfs = tmp_path / "rootfs.tar"
+    rootfs.write_bytes(odd.tar([odd.entry("f", data=b"x")]))
+    liar.load(layouts["one"][0])
+    for _ in range(2):
+        before = {p.name: p.stat().st_ino for p in (store.images / "blobs/sha256").glob("*")}
+        for work in (["load", layouts["one"][0]], ["load", layouts["two"][0]], ["import", rootfs, "-t", "t/r:1"]):
+            store.cli("image", *work)
+        store.cli("pull", f"{liar.host}/t/x:v1")
+        now = {p.name: p.stat().st_ino for p in (store.images / "blobs/sha256").glob("*")}
+        assert {name: now[name] for name in before} == before
+    assert before
+    manifest = layouts["one"][1][7:]
+    (store.images / "blobs/sha256" / manifest).write_bytes(b"")  # as a power cut leaves what no image needs
+    store.cli("image", "load", layouts["one"][0])
+    store.whole()
+
+
 # --- several at once, a full disk, kill -9
 
 @pytest.fixture
