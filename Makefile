@@ -36,21 +36,24 @@ check-tsan:  ## the threaded rooms under ThreadSanitizer
 	@$(SETUP) build run test
 	@tools/run-tests build-tsan --sanitize thread --suite threads
 
-check-vm:  ## the runtime's tests in guests: with cgroup v2, with systemd
+check-vm:  ## the tests in guests: with cgroup v2, with power cuts, with systemd
 	@$(SETUP) build run test ci
 	@tools/run-guest $(B)
+	@tools/run-guest-power $(B)
 	@tools/run-guest-systemd $(B)
 
 check-fresh:  ## the demo, from a clone, in a minimal Debian made for it
 	@$(SETUP) build run test ci
 	@tools/run-fresh demo
 
-check-long:  ## the long runs: 200 agent kills, a planted bug a fuzz target, a defence less a safety test, check from a clone in a minimal Debian
+check-long:  ## the long runs: 200 agent kills, a planted bug a fuzz target, a defence less a safety test, power cuts, check from a clone in a minimal Debian
 	@$(SETUP) build run test ci
 	@tools/crane $(B)
 	@ZLAYER_LONG=1 tools/run-tests $(B) --werror --suite all
 	@tools/run-planted
 	@tools/run-weakened
+	@ZLAYER_LONG=1 tools/run-guest-power $(B)
+	@tools/run-weakened-power
 	@tools/run-fresh check
 
 bench:  ## the measurements, side by side with the peers
