@@ -303,21 +303,20 @@ bool zl_store_has_layer(const struct zl_store *s, const char *chain_id)
     return lstat(zl_store_layer_path(s, chain_id, path), &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-bool zl_store_has_blob(const struct zl_store *s, const char *digest, int64_t size)
+static bool has_blob(const struct zl_store *s, const char *digest)
 {
     char path[100];
     struct stat st;
     snprintf(path, sizeof path, "blobs/sha256/%.64s", digest + 7);
     return zl_oci_digest_valid(zl_str(digest)) && fstatat(s->dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-           S_ISREG(st.st_mode) && (size < 0 || st.st_size == size);
+           S_ISREG(st.st_mode);
 }
 
 bool zl_store_has_blobs(const struct zl_store *s, const struct zl_image_record *r)
 {
-    bool all = zl_store_has_blob(s, r->digest, -1) && (!r->manifest || zl_store_has_blob(s, r->manifest, -1)) &&
-               zl_store_has_blob(s, r->config, -1);
+    bool all = has_blob(s, r->digest) && (!r->manifest || has_blob(s, r->manifest)) && has_blob(s, r->config);
     for (unsigned i = 0; all && i < r->layers.n; i++)
-        all = zl_store_has_blob(s, r->layers.v[i], -1);
+        all = has_blob(s, r->layers.v[i]);
     return all;
 }
 

@@ -82,9 +82,7 @@ int zl_store_prune(const struct zl_store *s, struct zl_prune *p, struct zl_err *
 enum { ZL_LAYER_PATH_SIZE = 4096 + 80 };
 char *zl_store_layer_path(const struct zl_store *s, const char *chain_id, char ret[ZL_LAYER_PATH_SIZE]);
 bool zl_store_has_layer(const struct zl_store *s, const char *chain_id);
-/* By its name, and by its size unless that is -1; its bytes are not looked at. */
-bool zl_store_has_blob(const struct zl_store *s, const char *digest, int64_t size);
-/* Whether all blobs are there that the record names. */
+/* Whether all blobs are there that the record names; their bytes are not looked at. */
 bool zl_store_has_blobs(const struct zl_store *s, const struct zl_image_record *r);
 
 /* A lease keeps an image's layers while a container needs them, whatever happens to its reference. */

@@ -173,32 +173,18 @@ static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct 
     return zl_wrap(err, l->placed, "unpack the layer %.19s…", l->blob->digest);
 }
 
-static bool is_there(struct work *w, const struct layer *l)
-{
-    const struct zl_store *s = &w->job->store;
-    return zl_store_has_layer(s, l->chain_id) && zl_store_has_blob(s, l->blob->digest, l->blob->size);
-}
-
-/* Of a layer that is there, unpacked from another form of it, or whose blob was lost. It is on the disk before it has
- * its name: whoever finds the layer, and a blob of this size, takes both for whole. */
+/* Of a layer that is there, unpacked from another form of it, or whose blob was lost. */
 static int fetch_blob_only(struct work *w, struct layer *l, struct zl_err *err)
 {
     struct progress p = { .w = w, .layer = l };
     int r = fetch(w, l, &p, err);
     zl_feed_end(&l->feed, r < 0);
-    if (r == 0 && fdatasync(l->fd) < 0)
-        r = zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the blob to the disk");
     return r < 0 ? r : keep(w, l, err);
 }
 
 static int get_layer(struct work *w, struct layer *l, struct zl_err *err)
 {
     bool unpacked = zl_store_has_layer(&w->job->store, l->chain_id);
-    if (is_there(w, l)) {
-        l->lock = zl_chain_unlock(&w->job->store, l->chain_id, l->lock);
-        tell(w->job, l, (uint64_t)l->blob->size);
-        return DONE;
-    }
     l->fd = zl_image_job_stored_blob(w->job, l->blob->digest, l->blob->size);
     bool stored = l->fd >= 0;
     if (!stored && (l->fd = zl_image_job_stage_blob(w->job, l->blob->digest, err)) < 0)
@@ -233,8 +219,6 @@ static struct layer *next_layer(struct work *w)
     struct zl_err err = { 0 };
     pthread_mutex_lock(&w->turn);
     pthread_mutex_lock(&w->lock);
-    while (w->next < w->n && w->layers[w->next].state == DONE)
-        w->next++;
     while (!w->failed && w->next < w->n && has_to_wait(w, &w->layers[w->next]))
         pthread_cond_wait(&w->changed, &w->lock);
     if (!w->failed && w->next < w->n) {
@@ -354,10 +338,10 @@ static int settle_all(struct work *w, struct zl_err *err)
     return r;
 }
 
-static int run(struct work *w, unsigned missing, struct zl_err *err)
+static int run(struct work *w, struct zl_err *err)
 {
     pthread_t threads[THREADS_MAX], commits;
-    unsigned n = 0, wanted = ZL_MIN(missing, (unsigned)THREADS_MAX);
+    unsigned n = 0, wanted = ZL_MIN(w->n, (unsigned)THREADS_MAX);
     if (pthread_create(&commits, NULL, committer, w) != 0)
         return zl_fail(err, -EAGAIN, "start a thread");
     while (n < wanted && pthread_create(&threads[n], NULL, fetcher, w) == 0)
@@ -386,7 +370,6 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
                     struct zl_err *err)
 {
     struct work w = { .job = job, .registry = registry, .n = manifest->n, .stop = stop };
-    unsigned missing = 0;
     w.layers = zl_arena_alloc(&job->arena, (w.n + 1) * sizeof *w.layers);
     for (unsigned i = 0; i < w.n; i++) {
         struct layer *l = &w.layers[i];
@@ -397,14 +380,12 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
                              .dir = -EBADF,
                              .lock = -EBADF };
         zl_feed_init(&l->feed);
-        l->state = is_there(&w, l) ? DONE : WAITING;
-        missing += l->state == WAITING;
     }
     pthread_condattr_t monotonic;
     zl_assert(pthread_condattr_init(&monotonic) == 0 && pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
     zl_assert(pthread_mutex_init(&w.lock, NULL) == 0 && pthread_mutex_init(&w.turn, NULL) == 0 &&
               pthread_cond_init(&w.changed, NULL) == 0 && pthread_cond_init(&w.finished, &monotonic) == 0);
-    int r = missing ? run(&w, missing, err) : 0;
+    int r = w.n ? run(&w, err) : 0;
     for (unsigned i = 0; i < w.n; i++) {
         struct layer *l = &w.layers[i];
         l->fd = zl_close(l->fd);
