@@ -2,6 +2,7 @@
 #include "image/store_priv.h"
 
 #include "base/fd.h"
+#include "oci/manifest.h"
 #include "oci/platform.h"
 #include "spec/reference.h"
 
@@ -12,7 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { RECORD_MAX = 1 << 20 };
+/* What the largest config becomes, with a platform of the largest index: each of their bytes at most six (a DEL is
+ * \u007f), each of their values one of the record's. Beside that there are the digests of the layers, twice, and what
+ * has a small size of its own. */
+enum {
+    RECORD_BYTES_MAX = 2 * 6 * ZL_OCI_DOCUMENT_MAX + (1 << 20),
+    RECORD_NODES_MAX = 2 * ZL_OCI_NODES_MAX + 2 * ZL_OCI_LAYERS_MAX + 100,
+};
 
 #define AT(member) offsetof(struct zl_image_record, member)
 /* clang-format off */
@@ -105,18 +112,19 @@ static int ref_file(const char *reference, char *ret, size_t size, struct zl_err
     return 0;
 }
 
-static int read_record(const struct zl_store *s, struct zl_arena *arena, const char *file, struct zl_image_record **ret,
-                       struct zl_err *err)
+int zl_store_read_record(int dir, const char *file, struct zl_arena *arena, struct zl_image_record **ret,
+                         struct zl_err *err)
 {
+    static const struct zl_parse_limits limits = { .bytes = RECORD_BYTES_MAX, .depth = 4, .nodes = RECORD_NODES_MAX };
     zl_auto_buf text = ZL_BUF_INIT;
-    int r = zl_read_file(s->dir, file, RECORD_MAX, &text);
+    int r = zl_read_file(dir, file, RECORD_BYTES_MAX, &text);
     if (r < 0)
         return zl_fail(err, r, "read the image record %s", file);
     struct zl_value *v;
     struct zl_parse_error pe;
     struct zl_decoder d;
     zl_decoder_init(&d, arena);
-    r = zl_json_parse(arena, zl_buf_view(&text), &zl_limits_document, &v, &pe);
+    r = zl_json_parse(arena, zl_buf_view(&text), &limits, &v, &pe);
     struct zl_image_record *record = r < 0 ? NULL : zl_decode(&d, &zl_type_image_record, v);
     unsigned problems = d.count;
     zl_decoder_done(&d);
@@ -133,7 +141,7 @@ int zl_store_find(const struct zl_store *s, struct zl_arena *arena, const char *
     int r = ref_file(reference, file, sizeof file, err);
     if (r < 0)
         return r;
-    r = read_record(s, arena, file, ret, err);
+    r = zl_store_read_record(s->dir, file, arena, ret, err);
     if (r != -ENOENT)
         return r;
     return zl_hint(err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here", reference),
@@ -206,7 +214,7 @@ static int each_record(const struct zl_store *s, struct zl_arena *arena,
             continue;
         snprintf(file, sizeof file, "refs/%s", e->d_name);
         struct zl_err why = { 0 };
-        int got = read_record(s, arena, file, &record, &why);
+        int got = zl_store_read_record(s->dir, file, arena, &record, &why);
         if (got == 0)
             r = fn(arg, record);
         else if (got != ZL_E_BAD_IMAGE && got != -ENOENT &&
@@ -249,6 +257,21 @@ int zl_store_list(const struct zl_store *s, struct zl_arena *arena, struct zl_it
     return r;
 }
 
+/* What is written can be read again. */
+static int check_limits(const struct zl_image_record *record, size_t bytes, struct zl_err *err)
+{
+    uint64_t nodes = 1;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(record_fields); i++) {
+        const struct zl_field *f = &record_fields[i];
+        const void *at = (const char *)record + f->offset;
+        nodes += 1 + (f->kind == ZL_K_STRINGS ? ((const struct zl_strings *)at)->n : 0);
+    }
+    if (bytes <= RECORD_BYTES_MAX && nodes <= RECORD_NODES_MAX)
+        return 0;
+    return zl_fail(err, ZL_E_LIMIT, "the image record of %.200s would have %zu bytes and %llu values; %d and %d may be",
+                   record->reference, bytes, (unsigned long long)nodes, RECORD_BYTES_MAX, RECORD_NODES_MAX);
+}
+
 int zl_store_put(const struct zl_store *s, const struct zl_image_record *record, struct zl_err *err)
 {
     char file[900];
@@ -260,6 +283,9 @@ int zl_store_put(const struct zl_store *s, const struct zl_image_record *record,
     zl_arena_init(&arena);
     zl_json_print(&text, zl_print(&arena, &zl_type_image_record, record), 1);
     zl_arena_done(&arena);
+    r = check_limits(record, text.n, err);
+    if (r < 0)
+        return r;
     zl_auto_close int lock = zl_store_lock(s, false); /* the collector takes half-written files for leftovers */
     zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
     r = lock < 0 ? lock : refs < 0 ? refs : zl_write_file_atomic(refs, file + 5, text.p, text.n, 0644, ZL_POWER_PROOF);

@@ -52,7 +52,10 @@ unsigned zl_image_fit(const struct zl_image_record *r, const struct zl_oci_platf
 int zl_store_find_for(const struct zl_store *s, struct zl_arena *arena, const char *reference,
                       const struct zl_oci_platform *wanted, struct zl_image_record **ret, struct zl_err *err) ZL_MUST;
 int zl_store_list(const struct zl_store *s, struct zl_arena *arena, struct zl_items *ret, struct zl_err *err) ZL_MUST;
-/* Power-proof. */
+/* One record, of a file below `dir`: -errno when it can't be read, ZL_E_BAD_IMAGE when it is none. */
+int zl_store_read_record(int dir, const char *file, struct zl_arena *arena, struct zl_image_record **ret,
+                         struct zl_err *err) ZL_MUST;
+/* Power-proof. ZL_E_LIMIT for what could not be read again; what comes of a manifest and a config can be. */
 int zl_store_put(const struct zl_store *s, const struct zl_image_record *r, struct zl_err *err) ZL_MUST;
 /* Removes the reference, then what nobody needs any more. Without `force`, an image that a lease uses is refused. */
 int zl_store_remove(const struct zl_store *s, const char *reference, bool force, uint64_t *freed_bytes,

@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { BLOCK = 256 << 10, RECORD_MAX = 1 << 20 };
+enum { BLOCK = 256 << 10, LINES_MAX = 4 << 20 };
 
 struct broken {
     struct broken *next;
@@ -240,30 +240,14 @@ static int check_layers(struct fsck *f, const struct zl_image_record *r, const s
     return e;
 }
 
-static struct zl_image_record *read_record(struct fsck *f, int dir, const char *name)
-{
-    struct zl_arena *a = &f->job->arena;
-    zl_auto_buf text = ZL_BUF_INIT;
-    struct zl_value *v;
-    struct zl_parse_error pe;
-    struct zl_decoder d;
-    if (zl_read_file(dir, name, RECORD_MAX, &text) < 0 ||
-        zl_json_parse(a, zl_buf_view(&text), &zl_limits_document, &v, &pe) < 0)
-        return NULL;
-    zl_decoder_init(&d, a);
-    struct zl_image_record *r = zl_decode(&d, &zl_type_image_record, v);
-    bool good = d.count == 0;
-    zl_decoder_done(&d);
-    return good ? r : NULL;
-}
-
 static int check_image(struct fsck *f, int dir, const char *name, struct zl_err *err)
 {
-    struct zl_image_record *record = read_record(f, dir, name);
+    struct zl_image_record *record = NULL;
     struct zl_oci_manifest m;
     struct zl_oci_config c;
     struct zl_err why = { 0 };
     zl_auto_buf top = ZL_BUF_INIT, manifest = ZL_BUF_INIT, config = ZL_BUF_INIT;
+    ZL_IGNORE(zl_store_read_record(dir, name, &f->job->arena, &record, NULL)); /* then there is none */
     if (!record && faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         return 0; /* removed meanwhile */
     f->images++;
@@ -321,7 +305,7 @@ static bool named_in(struct fsck *f, const char *folder, const char *below, cons
         zl_auto_buf text = ZL_BUF_INIT;
         char file[300];
         snprintf(file, sizeof file, "%s%s", e->d_name, below);
-        if (e->d_name[0] != '.' && zl_read_file(dirfd(d), file, RECORD_MAX, &text) == 0)
+        if (e->d_name[0] != '.' && zl_read_file(dirfd(d), file, LINES_MAX, &text) == 0)
             found = text.p && strstr(text.p, line);
     }
     closedir(d);

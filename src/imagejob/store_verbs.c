@@ -53,7 +53,9 @@ int zl_tag(struct zl_image_job *job, struct zl_err *err)
 static int read_config(struct zl_image_job *job, const struct zl_image_record *r, struct zl_value **ret,
                        struct zl_err *err)
 {
-    static const struct zl_parse_limits limits = { .bytes = ZL_OCI_DOCUMENT_MAX, .depth = 32, .nodes = 100000 };
+    static const struct zl_parse_limits limits = { .bytes = ZL_OCI_DOCUMENT_MAX,
+                                                   .depth = 32,
+                                                   .nodes = ZL_OCI_NODES_MAX };
     char path[100], is[ZL_DIGEST_SIZE];
     struct zl_parse_error pe;
     zl_auto_buf text = ZL_BUF_INIT;

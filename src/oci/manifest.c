@@ -66,7 +66,9 @@ bool zl_oci_digest_valid(struct zl_str d)
 
 int zl_oci_json(struct zl_arena *arena, struct zl_str text, const char *what, struct zl_value **ret, struct zl_err *err)
 {
-    static const struct zl_parse_limits limits = { .bytes = ZL_OCI_DOCUMENT_MAX, .depth = 32, .nodes = 100000 };
+    static const struct zl_parse_limits limits = { .bytes = ZL_OCI_DOCUMENT_MAX,
+                                                   .depth = 32,
+                                                   .nodes = ZL_OCI_NODES_MAX };
     struct zl_parse_error pe;
     struct zl_value *v;
     if (zl_json_parse(arena, text, &limits, &v, &pe) < 0)

@@ -11,6 +11,7 @@
 
 enum {
     ZL_OCI_DOCUMENT_MAX = 4 << 20, /* bytes of a manifest, an index or a config */
+    ZL_OCI_NODES_MAX = 100000,     /* values in one */
     ZL_OCI_LAYERS_MAX = 500,       /* what overlayfs takes */
     ZL_OCI_ENTRIES_MAX = 1000,     /* of an index */
     ZL_OCI_INDEX_DEPTH_MAX = 2,    /* an index may name one more index */

@@ -44,7 +44,7 @@ def layout(folder, layers, config=None, name="latest"):
     image = {"architecture": ARCH, "os": "linux", "config": config or {},
              "rootfs": {"type": "layers", "diff_ids": [digest(t) for t in tars]}}
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": put(json.dumps(image).encode(), "application/vnd.oci.image.config.v1+json"),
+                "config": put(json.dumps(image, ensure_ascii=False).encode(), "application/vnd.oci.image.config.v1+json"),
                 "layers": [put(gzip.compress(t, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip") for t in tars]}
     top = put(json.dumps(manifest).encode(), manifest["mediaType"])
     top["annotations"] = {"org.opencontainers.image.ref.name": name}

@@ -143,6 +143,37 @@ static void test_for_a_platform(void **state)
     assert_int_equal(zl_image_fit(&windows, &wanted), 0);
 }
 
+/* What is kept can be read, and what could not be is not kept. */
+static void test_large_records(void **state)
+{
+    struct fixture *f = *state;
+    struct zl_image_record *back;
+    struct zl_err err;
+    enum { MANY = 210000, LONG = 50 << 20 };
+    static const char *many[MANY], *one[1];
+    char *text = malloc(LONG + 1);
+    for (int i = 0; i < MANY; i++)
+        many[i] = "k=v";
+    memset(text, 'x', LONG);
+    text[LONG] = 0;
+    one[0] = text;
+    struct zl_image_record r = {
+        .reference = "docker.io/library/a:1", .digest = A, .config = C, .labels = { many, 200000 }
+    };
+    assert_int_equal(zl_store_put(&f->store, &r, &err), 0);
+    assert_int_equal(zl_store_find(&f->store, &f->arena, "a:1", &back, &err), 0);
+    assert_int_equal(back->labels.n, 200000);
+    r.labels.n = MANY;
+    assert_int_equal(zl_store_put(&f->store, &r, &err), ZL_E_LIMIT);
+    r.labels = (struct zl_strings){ one, 1 };
+    assert_int_equal(zl_store_put(&f->store, &r, &err), ZL_E_LIMIT);
+    text[48 << 20] = 0; /* what 8 MiB become at worst */
+    assert_int_equal(zl_store_put(&f->store, &r, &err), 0);
+    assert_int_equal(zl_store_find(&f->store, &f->arena, "a:1", &back, &err), 0);
+    assert_string_equal(back->labels.v[0], text);
+    free(text);
+}
+
 static void test_only_equal_names_match(void **state)
 {
     struct fixture *f = *state;
@@ -244,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_for_a_platform, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_large_records, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_only_equal_names_match, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_list, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_collect_keeps_what_is_needed, set_up, tear_down),
