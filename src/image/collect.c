@@ -77,10 +77,10 @@ static int sweep_leftovers(int dir, const char *folder)
 /* Removes the record, and sees to it that no power cut brings it back without what it names. */
 int zl_store_forget(const struct zl_store *s, const char *reference, struct zl_err *err)
 {
-    char name[900] = "refs/";
-    zl_store_escape(reference, name + 5, sizeof name - 5);
+    char name[ZL_RECORD_NAME_SIZE];
+    zl_store_record_name(reference, name);
     zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
-    if (refs < 0 || unlinkat(s->dir, name, 0) < 0 || fsync(refs) < 0)
+    if (refs < 0 || unlinkat(refs, name, 0) < 0 || fsync(refs) < 0)
         return zl_fail(err, refs < 0 ? refs : -errno, "remove the image record of %.200s", reference);
     return 0;
 }

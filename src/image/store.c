@@ -86,29 +86,49 @@ int zl_store_lock(const struct zl_store *s, bool alone)
     return ZL_TAKE_FD(fd);
 }
 
-/* A reference as a file name: everything but letters, digits, '.', '-' and '_' as %XX, and never a leading dot. */
-void zl_store_escape(const char *reference, char *ret, size_t size)
+enum { PLAIN_NAME_MAX = 245 }; /* the longest file name that leaves room for a temporary one's ending */
+
+/* FNV-1a, of 128 bits. */
+static void hash(const char *text, char ret[33])
 {
-    size_t n = 0;
-    for (const char *p = reference; *p && n + 4 < size; p++) {
-        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || *p == '-' ||
-                     *p == '_' || (*p == '.' && n > 0);
-        n += (size_t)snprintf(ret + n, size - n, plain ? "%c" : "%%%02X", (unsigned char)*p);
-    }
-    ret[n] = 0;
+    unsigned __int128 h = (unsigned __int128)UINT64_C(0x6c62272e07bb0142) << 64 | UINT64_C(0x62b821756295c58d);
+    const unsigned __int128 prime = (unsigned __int128)1 << 88 | 0x13b;
+    for (const char *p = text; *p; p++)
+        h = (h ^ (unsigned char)*p) * prime;
+    snprintf(ret, 33, "%016llx%016llx", (unsigned long long)(h >> 64), (unsigned long long)h);
 }
 
-static int ref_file(const char *reference, char *ret, size_t size, struct zl_err *err)
+char *zl_store_record_name(const char *reference, char ret[ZL_RECORD_NAME_SIZE])
+{
+    char hex[33];
+    size_t n = 0;
+    for (const char *p = reference; *p && n <= PLAIN_NAME_MAX; p++) {
+        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || *p == '-' ||
+                     *p == '_' || (*p == '.' && n > 0);
+        n += (size_t)snprintf(ret + n, ZL_RECORD_NAME_SIZE - n, plain ? "%c" : "%%%02X", (unsigned char)*p);
+    }
+    ret[n] = 0;
+    if (n > PLAIN_NAME_MAX) {
+        hash(reference, hex);
+        snprintf(ret, ZL_RECORD_NAME_SIZE, "%%h%s", hex);
+    }
+    return ret;
+}
+
+static bool is_hash(const char *name)
+{
+    return strncmp(name, "%h", 2) == 0;
+}
+
+/* The canonical form, and the file of its record. */
+static int ref_file(const char *reference, char text[ZL_REFERENCE_TEXT_SIZE], char name[ZL_RECORD_NAME_SIZE],
+                    struct zl_err *err)
 {
     struct zl_reference ref;
-    char text[ZL_REFERENCE_TEXT_SIZE];
     const char *why;
     if (zl_reference_parse(zl_str(reference), &ref, &why) < 0)
         return zl_fail(err, ZL_E_INVALID, "'%.100s' is no image reference: %s", reference, why);
-    snprintf(ret, size, "refs/");
-    zl_store_escape(zl_reference_print(&ref, text), ret + 5, size - 5);
-    if (strlen(ret) > 250) /* the longest file name that leaves room for a temporary one's ending */
-        return zl_fail(err, ZL_E_INVALID, "the image reference '%.60s…' is too long to be kept", reference);
+    zl_store_record_name(zl_reference_print(&ref, text), name);
     return 0;
 }
 
@@ -134,14 +154,29 @@ int zl_store_read_record(int dir, const char *file, struct zl_arena *arena, stru
     return 0;
 }
 
+/* -ENOENT when there is none. */
+static int find(const struct zl_store *s, struct zl_arena *arena, const char *text, const char *name,
+                struct zl_image_record **ret, struct zl_err *err)
+{
+    char file[ZL_RECORD_NAME_SIZE + 8];
+    struct zl_image_record *record;
+    snprintf(file, sizeof file, "refs/%s", name);
+    int r = zl_store_read_record(s->dir, file, arena, &record, err);
+    if (r == 0 && is_hash(name) && !zl_streq(record->reference, text))
+        r = zl_fail(err, -ENOENT, "another image has the record %s", file); /* two names of one hash */
+    if (r == 0)
+        *ret = record;
+    return r;
+}
+
 int zl_store_find(const struct zl_store *s, struct zl_arena *arena, const char *reference, struct zl_image_record **ret,
                   struct zl_err *err)
 {
-    char file[900];
-    int r = ref_file(reference, file, sizeof file, err);
+    char text[ZL_REFERENCE_TEXT_SIZE], name[ZL_RECORD_NAME_SIZE];
+    int r = ref_file(reference, text, name, err);
     if (r < 0)
         return r;
-    r = zl_store_read_record(s->dir, file, arena, ret, err);
+    r = find(s, arena, text, name, ret, err);
     if (r != -ENOENT)
         return r;
     return zl_hint(err, zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here", reference),
@@ -272,23 +307,36 @@ static int check_limits(const struct zl_image_record *record, size_t bytes, stru
                    record->reference, bytes, (unsigned long long)nodes, RECORD_BYTES_MAX, RECORD_NODES_MAX);
 }
 
+/* The record's file holds another image's: only with a hash as its name can it be. */
+static bool is_taken(const struct zl_store *s, struct zl_arena *arena, const char *text, const char *name)
+{
+    char file[ZL_RECORD_NAME_SIZE + 8];
+    struct zl_image_record *record;
+    snprintf(file, sizeof file, "refs/%s", name);
+    return is_hash(name) && zl_store_read_record(s->dir, file, arena, &record, NULL) == 0 &&
+           !zl_streq(record->reference, text);
+}
+
 int zl_store_put(const struct zl_store *s, const struct zl_image_record *record, struct zl_err *err)
 {
-    char file[900];
+    char canonical[ZL_REFERENCE_TEXT_SIZE], name[ZL_RECORD_NAME_SIZE];
     struct zl_arena arena;
     zl_auto_buf text = ZL_BUF_INIT;
-    int r = ref_file(record->reference, file, sizeof file, err);
+    int r = ref_file(record->reference, canonical, name, err);
     if (r < 0)
         return r;
     zl_arena_init(&arena);
     zl_json_print(&text, zl_print(&arena, &zl_type_image_record, record), 1);
+    bool taken = is_taken(s, &arena, canonical, name);
     zl_arena_done(&arena);
+    if (taken)
+        return zl_fail(err, ZL_E_CONFLICT, "the name of another image has the hash of '%.100s…'", record->reference);
     r = check_limits(record, text.n, err);
     if (r < 0)
         return r;
     zl_auto_close int lock = zl_store_lock(s, false); /* the collector takes half-written files for leftovers */
     zl_auto_close int refs = zl_openat(s->dir, "refs", O_RDONLY | O_DIRECTORY, 0);
-    r = lock < 0 ? lock : refs < 0 ? refs : zl_write_file_atomic(refs, file + 5, text.p, text.n, 0644, ZL_POWER_PROOF);
+    r = lock < 0 ? lock : refs < 0 ? refs : zl_write_file_atomic(refs, name, text.p, text.n, 0644, ZL_POWER_PROOF);
     return r < 0 ? zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "keep the image record of %.200s",
                                  record->reference)
                  : 0;

@@ -1,10 +1,10 @@
 /*
  * The image store below <data>/images: blobs by digest, one record a reference, unpacked layers by ChainID, leases of
  * what containers use. Several processes use it at once; all changes are renames, so kill -9 leaves old or new.
- *   blobs/sha256/<hex>  refs/<escaped reference>  layers/<chain hex>/  staging/<job>/  leases/<holder>  locks/  lock
- * A job that is at work names what it needs in staging/<job>/keep, a line a digest; the collector keeps that too.
- * Readers take the lock shared, the collector takes it alone.
- * Thread: any; a zl_store one at a time. Owns: records belong to the arena. Fails: zl_err.
+ *   blobs/sha256/<hex>  refs/<reference, escaped or hashed>  layers/<chain hex>/  staging/<job>/  leases/<holder>
+ * locks/  lock A job that is at work names what it needs in staging/<job>/keep, a line a digest; the collector keeps
+ * that too. Readers take the lock shared, the collector takes it alone. Thread: any; a zl_store one at a time. Owns:
+ * records belong to the arena. Fails: zl_err.
  */
 #pragma once
 

@@ -5,8 +5,10 @@
 
 #include <stddef.h>
 
-/* A canonical reference as the name of its record's file. */
-void zl_store_escape(const char *reference, char *ret, size_t size);
+/* The name of the record's file of a canonical reference: everything but letters, digits, '.', '-' and '_' as %XX, and
+ * never a leading dot; when that is too long for a file name, "%h" and a hash of 32 hex digits. Returns ret. */
+enum { ZL_RECORD_NAME_SIZE = 256 };
+char *zl_store_record_name(const char *reference, char ret[ZL_RECORD_NAME_SIZE]);
 
 /* Hex digests as a set; sorted by zl_needed_sort, before it is asked. */
 struct zl_needed {

@@ -32,6 +32,17 @@ def plain(blob):
     return blob
 
 
+def file_name(reference):
+    """What the file of a reference's record is called."""
+    plain = "".join(chr(b) if chr(b).isalnum() or b in b"-_." else f"%{b:02X}" for b in reference.encode())
+    if len(plain) <= 245:
+        return plain
+    value = 0x6c62272e07bb014262b821756295c58d  # FNV-1a, 128 bits
+    for b in reference.encode():
+        value = (value ^ b) * 0x1000000000000000000013b % 2 ** 128
+    return f"%h{value:032x}"
+
+
 class Store:
     def __init__(self, data):
         self.images = pathlib.Path(data) / "images"
@@ -79,6 +90,8 @@ class Store:
 
     def image(self, name, record):
         what = record["reference"]
+        if name != file_name(what):
+            self.fault(f"{what}: its record lies under another name, {name}")
         manifest = self.read(what, record.get("manifest") or record["digest"])
         config = self.read(what, record["config"])
         if self.read(what, record["digest"]) is None or manifest is None or config is None:

@@ -174,6 +174,32 @@ static void test_large_records(void **state)
     free(text);
 }
 
+/* The longest that a file can be called by, and one byte more. */
+static void test_long_names(void **state)
+{
+    struct fixture *f = *state;
+    struct zl_image_record *r;
+    struct zl_err err;
+    struct zl_items all;
+    char name[2][400];
+    for (int i = 0; i < 2; i++) {
+        memset(name[i], 'a', sizeof name[i]);
+        memcpy(name[i], "h.io/", 5);
+        snprintf(name[i] + 5 + 225, 20, ":%.*s", 10 + i, "ttttttttttttttttt"); /* 245 and 246 bytes, when escaped */
+        put(f, name[i], i ? A : B, D);
+    }
+    assert_int_equal(zl_store_list(&f->store, &f->arena, &all, &err), 0);
+    assert_int_equal(all.n, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(zl_store_find(&f->store, &f->arena, name[i], &r, &err), 0);
+        assert_string_equal(r->reference, name[i]);
+        assert_string_equal(r->digest, i ? A : B);
+    }
+    assert_int_equal(zl_store_remove(&f->store, name[1], false, NULL, &err), 0);
+    assert_int_equal(zl_store_find(&f->store, &f->arena, name[1], &r, &err), ZL_E_IMAGE_NOT_FOUND);
+    assert_int_equal(zl_store_find(&f->store, &f->arena, name[0], &r, &err), 0);
+}
+
 static void test_only_equal_names_match(void **state)
 {
     struct fixture *f = *state;
@@ -275,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_for_a_platform, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_long_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_large_records, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_only_equal_names_match, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_list, set_up, tear_down),

@@ -1,0 +1,77 @@
+"""How images are called: long names, and names by digest."""
+import check_store
+import lying
+import oci
+import pytest
+from conftest import Node
+from test_images import LAYERS, Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "data")
+
+
+@pytest.fixture
+def liar():
+    r = lying.Registry()
+    yield r
+    r.close()
+
+
+@pytest.fixture
+def user(tmp_path):
+    n = Node(tmp_path / "data")
+    n.env.update(HOME=str(tmp_path), ZLAYER_CONFIG_DIR=str(tmp_path))
+    yield n
+    n.close()
+
+
+def names(user):
+    return {r["reference"] for r in user.json("image", "ls")}
+
+
+def test_long_names(store, liar, user, tmp_path):
+    """A name that is too long for a file, with all that is done to names."""
+    digest = oci.layout(tmp_path / "l", LAYERS, {"Cmd": ["/bin/app"]})
+    liar.load(tmp_path / "l")
+    long = f"{liar.host}/" + "/".join(["a" * 60] * 3)
+    name, twin = f"{long}:v1@{digest}", f"{long}:v2@{digest}"
+    record = store.pulled(name)
+    assert record["reference"] == name and len(name) > 255 and names(user) == {name}
+    liar.requests.clear()
+    store.pulled(name, policy="if_not_present")
+    assert liar.requests == []
+    store.pulled(twin)
+    other = f"{long}/{'b' * 63}:{'t' * 120}"
+    user.run("image", "tag", name, other)
+    assert names(user) == {name, twin, other} and not check_store.faults(store.data)
+    assert user.json("image", "inspect", other)["digest"] == digest
+    user.run("image", "save", "-o", tmp_path / "a.tar", other)
+    for gone, left in ((name, {twin, other}), (twin, {other})):
+        user.run("image", "rm", gone)
+        assert names(user) == left and not check_store.faults(store.data)
+        assert user.run("image", "rm", gone, check=False).returncode == 3
+    assert user.run("image", "prune").returncode == 0 and names(user) == {other}
+    user.run("image", "fsck")
+    user.run("image", "prune", "--all")
+    assert names(user) == set() and not list((store.images / "layers").iterdir())
+    user.run("image", "load", tmp_path / "a.tar")
+    assert names(user) == {other} and not check_store.faults(store.data)
+    store.pulled(f"{liar.host}/short:v1")
+    assert any(p.name.endswith("%2Fshort%3Av1") for p in (store.images / "refs").iterdir())  # as ever
+
+
+def test_a_hash_is_no_name(store, liar, user, tmp_path):
+    """Two names of one hash are two images: the second is refused, and never taken for the first."""
+    digest = oci.layout(tmp_path / "l", LAYERS)
+    liar.load(tmp_path / "l")
+    long = f"{liar.host}/" + "/".join(["a" * 60] * 3)
+    store.pulled(f"{long}:v1@{digest}")
+    (record,) = (store.images / "refs").iterdir()
+    other = f"{long}:v2@{digest}"
+    (store.images / "refs" / check_store.file_name(other)).write_bytes(record.read_bytes())
+    assert user.run("image", "inspect", other, check=False).returncode == 3
+    event, code = store.pull(other)
+    assert code != 0 and event["code"] == "conflict", event
+    assert any("another name" in f for f in check_store.faults(store.data))
