@@ -182,11 +182,12 @@ static int commit(struct pull *p, const struct zl_strings *chains, struct zl_err
     return r;
 }
 
-/* Under `newer`, an image that is here is better than none when the registry can't be asked. */
+/* Under `newer`, an image that is here is better than none when the registry can't be asked. What it says, and that it
+ * is not who it should be, is an error as ever. */
 static int stale(struct pull *p, const struct zl_image_record *here, int r, struct zl_err *err)
 {
-    bool unreachable = r == ZL_E_PULL_FAILED || r == ZL_E_REGISTRY || r == ZL_E_RATE_LIMITED;
-    if (p->policy != ZL_PULL_NEWER || !here || !unreachable)
+    bool refused = r != ZL_E_PULL_FAILED && r != ZL_E_REGISTRY && r != ZL_E_RATE_LIMITED;
+    if (p->policy != ZL_PULL_NEWER || !here || refused || !zl_registry_away(p->registry))
         return r;
     char warning[sizeof err->text + 100];
     snprintf(warning, sizeof warning, "the image that is here is used; whether it is the newest is not known: %s",

@@ -153,6 +153,18 @@ void zl_endpoint_mark_down(struct zl_endpoint *at)
     pthread_mutex_unlock(&at->lock);
 }
 
+/* Not reached, or not able to answer; TLS that fails is neither: who is there may be somebody else. */
+void zl_endpoint_note(struct zl_endpoint *at, int error, const struct zl_fetch_reply *reply)
+{
+    bool unable = reply->status >= 500 || reply->status == 408 || reply->status == 429;
+    atomic_store(&at->away, error < 0 ? reply->transient : unable);
+}
+
+bool zl_registry_away(const struct zl_registry *r)
+{
+    return atomic_load(&r->endpoints[r->n - 1].away);
+}
+
 int zl_registry_add_mirrors(const struct zl_err *mirrors, struct zl_err *err)
 {
     size_t n = strlen(err->text);
@@ -232,6 +244,7 @@ int zl_endpoint_request(struct zl_endpoint *at, struct zl_fetch *f, struct zl_fe
         char *authorization = current(at, e, &seen);
         f->authorization = authorization;
         x = zl_fetch(e, r->share, f, reply, err);
+        zl_endpoint_note(at, x, reply);
         if (authorization)
             explicit_bzero(authorization, strlen(authorization));
         free(authorization);

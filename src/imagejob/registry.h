@@ -41,6 +41,9 @@ struct zl_registry_manifest {
 /* `name` is a tag or a digest. With `head` only the digest is asked for. A digest as name is checked. */
 int zl_registry_manifest(struct zl_registry *r, const char *name, bool head, struct zl_registry_manifest *ret,
                          struct zl_err *err) ZL_MUST;
+/* After an error: whether the registry (of mirrors: the last) or its token server was away, so that it says nothing of
+ * what was asked for: no network, 5xx, 408, 429. */
+bool zl_registry_away(const struct zl_registry *r);
 /* Into the empty file `fd`; its size and digest are right afterwards. `progress` may be NULL. What the registry does
  * not give is looked for at the descriptor's URLs, which get no credentials. */
 int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, int fd,

@@ -23,11 +23,12 @@ struct zl_endpoint {
     char base[300], repository[512]; /* "https://host:5000"; with the mirror's prefix */
     bool last;                       /* the registry itself */
     pthread_mutex_t lock;
-    char *authorization;               /* NULL until it is asked for */
-    unsigned authorized;               /* how often it was made */
-    uint64_t expires_ms;               /* of a token, by the monotonic clock; 0: never */
-    uint64_t pause_until;              /* 429 and 503: nobody asks before */
-    bool down;                         /* a mirror that was not reached is not tried again */
+    char *authorization;  /* NULL until it is asked for */
+    unsigned authorized;  /* how often it was made */
+    uint64_t expires_ms;  /* of a token, by the monotonic clock; 0: never */
+    uint64_t pause_until; /* 429 and 503: nobody asks before */
+    bool down;            /* a mirror that was not reached is not tried again */
+    atomic_bool away;     /* the last exchange (with a token server, too) failed by no fault of what was asked */
     struct zl_oci_challenge challenge; /* the last one, for a token's renewal */
 };
 
@@ -67,6 +68,8 @@ int zl_endpoint_refuse(struct zl_endpoint *at, struct zl_fetch_reply *reply, str
  * *err is then what it was, or says so. */
 int zl_endpoint_back_off(struct zl_endpoint *at, unsigned tried, const struct zl_fetch_reply *reply,
                          struct zl_err *err) ZL_MUST;
+/* Notes how an exchange that was for the endpoint ended, for zl_registry_away. */
+void zl_endpoint_note(struct zl_endpoint *at, int error, const struct zl_fetch_reply *reply);
 /* Whether it is a mirror that was not reached before; and that it was not now. */
 bool zl_endpoint_down(struct zl_endpoint *at);
 void zl_endpoint_mark_down(struct zl_endpoint *at);

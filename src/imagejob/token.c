@@ -109,6 +109,7 @@ static int token_once(struct zl_endpoint *at, CURL *e, const struct zl_oci_chall
                           .sink = zl_text_sink_add,
                           .arg = &sink };
     int x = zl_fetch(e, at->registry->share, &f, reply, err);
+    zl_endpoint_note(at, x, reply);
     if (x == 0 && reply->status != 200)
         x = zl_endpoint_refuse(at, reply, err);
     if (authorization)

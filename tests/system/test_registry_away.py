@@ -1,0 +1,103 @@
+"""What `--policy newer` takes for an absent registry, how often is tried, and how requests go out: through proxies, with tokens and
+headers that a docker config names."""
+import json
+import ssl
+
+import lying
+import oci
+import pytest
+import tokens
+from test_images import LAYERS, Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "data")
+
+
+@pytest.fixture
+def liar():
+    r = lying.Registry()
+    yield r
+    r.close()
+
+
+@pytest.fixture
+def image(tmp_path, liar):
+    oci.layout(tmp_path / "layout", LAYERS, {"Cmd": ["/bin/app"]})
+    return liar.load(tmp_path / "layout")
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes registries.yml; returns the environment that names it."""
+    folder = tmp_path / "config"
+    folder.mkdir()
+
+    def write(settings):
+        (folder / "registries.yml").write_text(json.dumps({"version": "v1", "registries": settings}))
+        return {"ZLAYER_CONFIG_DIR": str(folder)}
+    return write
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    tokens.authority(folder)
+    tokens.certificate(folder, "server")
+    return folder
+
+
+def test_newer_is_stale_only_when_the_registry_is_away(store, liar, image):
+    """What a registry says counts, whatever it is; an image that is here stands in only for what it can't say."""
+    name = f"{liar.host}/t/x:v1"
+    record = store.pulled(name)
+    for status in (500, 501, 502, 503, 504, 507, 408, 429):
+        liar.behaviours = [("/v2/", lambda h, s=status: h.reply(s, b"{}", {"Retry-After": "100"}))]
+        event, code = store.pull(name, policy="newer")
+        assert (code, event.get("stale"), event.get("digest")) == (0, True, record["digest"]), (status, event)
+    for status, says in ((400, "registry_error"), (401, "unauthorized"), (403, "unauthorized"), (404, "image_not_found"), (405, "registry_error"),
+                         (410, "registry_error"), (418, "registry_error"), (302, "registry_error")):
+        liar.behaviours = [("/v2/", lambda h, s=status: h.reply(s, b"{}"))]
+        event, code = store.pull(name, policy="newer")
+        assert code != 0 and event["code"] == says, (status, event)
+    liar.behaviours = [("/manifests/", lambda h: h.reply(200, b"{}", {"Content-Type": lying.MANIFEST}))]
+    event, code = store.pull(name, policy="newer")
+    assert code != 0 and event["code"] == "bad_image", event
+
+
+def test_newer_and_the_token_server(store, liar, image):
+    name = f"{liar.host}/t/x:v1"
+    store.pulled(name)
+    lying.need_token(liar)
+    token = [b for b in liar.behaviours if b[0] == "/token"]
+    for status, away in ((503, True), (400, False)):
+        liar.behaviours = [b for b in liar.behaviours if b[0] != "/token"]
+        liar.on("/token", lambda h, s=status: h.reply(s, b"{}", {"Retry-After": "100"}))
+        event, code = store.pull(name, policy="newer")
+        assert (code == 0, event.get("stale", False)) == (away, away), event
+    liar.behaviours = [b for b in liar.behaviours if b[0] != "/token"] + token
+    event, code = store.pull(name, policy="newer")
+    assert code == 0 and "stale" not in event, event
+
+
+def test_newer_and_who_is_not_the_registry(store, liar, image, certificates, config):
+    """Somebody else's certificate, and no TLS at all, are no absence; nobody there is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    other = lying.Registry()
+    other.http.socket = context.wrap_socket(other.http.socket, server_side=True)
+    try:
+        other.blobs, other.manifests = liar.blobs, liar.manifests
+        name = f"{other.host}/t/x:v1"
+        store.pulled(name, env=config({other.host: {"ca": str(certificates / "ca.crt")}}))
+        event, code = store.pull(name, policy="newer", env=config({other.host: {"tls": "verify"}}))
+        assert code != 0 and event["code"] == "pull_failed" and "certificate" in event["message"], event
+        store.pulled(f"{liar.host}/t/x:v1")
+        event, code = store.pull(f"{liar.host}/t/x:v1", policy="newer", env=config({liar.host: {"tls": "verify"}}))
+        assert code != 0 and event["code"] == "pull_failed" and "HTTPS" in event["hint"], event
+    finally:
+        other.close()
+    event, code = store.pull(name, policy="newer", env=config({other.host: {"ca": str(certificates / "ca.crt")}}))
+    assert code == 0 and event["stale"], event
