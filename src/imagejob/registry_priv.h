@@ -10,7 +10,7 @@
 #include <pthread.h>
 
 enum {
-    ZL_REGISTRY_TRIES = 4, /* without a byte gained in between */
+    ZL_REGISTRY_TRIES = 5, /* without a byte gained in between */
     ZL_REGISTRY_TRIES_ALTOGETHER = 40,
     ZL_REGISTRY_DOCUMENT_S = 600, /* a manifest or a token takes no longer, however slowly it comes */
     ZL_REGISTRY_IDLE_HANDLES = 8,

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { REPLY_MAX = 1 << 20, TOKEN_TRIES = 3 };
+enum { REPLY_MAX = 1 << 20 };
 
 static void wipe(struct zl_buf *b)
 {
@@ -131,7 +131,7 @@ static int fetch_token(struct zl_endpoint *at, CURL *e, const struct zl_oci_chal
     int x;
     for (unsigned tried = 0;; tried++) {
         x = token_once(at, e, c, &body, &reply, err);
-        if (x == 0 || !reply.transient || tried + 1 == TOKEN_TRIES ||
+        if (x == 0 || !reply.transient || tried + 1 == ZL_REGISTRY_TRIES ||
             zl_registry_back_off(at->registry, tried, &reply, err) < 0)
             break;
     }

@@ -101,3 +101,22 @@ def test_newer_and_who_is_not_the_registry(store, liar, image, certificates, con
         other.close()
     event, code = store.pull(name, policy="newer", env=config({other.host: {"ca": str(certificates / "ca.crt")}}))
     assert code == 0 and event["stale"], event
+
+
+def test_five_tries(store, liar, image):
+    """Of each kind of request, on the fourth bad answer it is not over, on the fifth it is."""
+    name = f"{liar.host}/t/x:v1"
+    layer = image["layers"][0]["digest"]
+    lying.need_token(liar)
+    honest = liar.behaviours
+    for match, bad in (("/manifests/", 5), ("/token", 5), (layer, 4)):
+        liar.requests.clear()
+        liar.behaviours = [] if match == "/token" else list(honest)
+        liar.times(bad, match, lambda h: h.reply(502, b"{}"))
+        liar.behaviours += honest
+        if bad == 4:
+            store.pulled(name)
+        else:
+            store.failed(name, "registry_error", "502")
+        asked = [r for r in liar.requests if match in r[1] and (match == "/token" or r[2])]
+        assert len(asked) == 5, (match, bad, asked)
