@@ -12,8 +12,11 @@
 #include <zstd_errors.h>
 
 enum { IN_SIZE = 128 << 10, ZSTD_WINDOW_LOG_MAX = 23 };
-/* A layer that grows more than this over its compressed size is refused, once it is past the first 64 MiB. */
-enum { RATIO_MAX = 1100 };
+/* What a layer may unpack to of its compressed bytes so far. Real layers stay below 100 times; a file of zeros, as
+ * databases and disk images have them, reaches what the format can (gzip 1030, zstd over 10,000), and is no bomb yet.
+ */
+enum { RATIO_MAX = 200 };
+static const uint64_t RATIO_FREE = UINT64_C(1) << 30;
 
 enum form { UNKNOWN, PLAIN, GZIP, ZSTD };
 
@@ -177,8 +180,8 @@ ssize_t zl_stream_read(struct zl_stream *s, void *p, size_t size, struct zl_err 
     }
     zl_digest_add(s->plain, p, (size_t)n);
     s->out_total += (size_t)n;
-    if (s->out_total > (64u << 20) && s->out_total / RATIO_MAX > s->in_total)
-        return zl_fail(err, ZL_E_LIMIT, "a layer unpacks to more than %d times its size", RATIO_MAX);
+    if (s->out_total > RATIO_FREE && (s->out_total - RATIO_FREE) / RATIO_MAX > s->in_total)
+        return zl_fail(err, ZL_E_LIMIT, "a layer unpacks to more than 1 GiB and %d times its size", RATIO_MAX);
     return n;
 }
 

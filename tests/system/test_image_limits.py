@@ -1,12 +1,15 @@
 """Images at the edge of what is taken: large configs, bombs. What is taken can be read again; what is not is refused before it costs."""
+import gzip
 import json
+import subprocess
+import tarfile
 
 import check_store
 import lying
 import oci
 import pytest
 from conftest import Node
-from test_images import Store
+from test_images import Store, put_image
 
 
 @pytest.fixture
@@ -69,3 +72,44 @@ def test_a_config_over_the_limit_fetches_no_layer(store, liar, tmp_path):
         liar.requests.clear()
         store.failed(f"{liar.host}/t/x:v1", "bad_image")
         assert not [r for r in liar.requests if layer in r[1]]
+
+
+# --- bombs
+
+def zstd(data):
+    return subprocess.run(["zstd", "-19", "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+COMPRESSIONS = {"gzip": lambda data: gzip.compress(data, 9), "zstd": zstd}
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def header(size):
+    info = tarfile.TarInfo("zeros")
+    info.size, info.mtime = size, 1
+    return info.tobuf()
+
+
+@pytest.mark.parametrize("place", ["in a file", "behind the end"])
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_bombs(store, liar, kind, place):
+    """Zeros by the terabyte in a few MiB: refused past the first GiB, whether they are a file's or nobody's, and nothing of it stays."""
+    compress = COMPRESSIONS[kind]
+    begin = compress(header(1 << 34) if place == "in a file" else bytes(1024))
+    part = compress(bytes(64 << 20))  # members and frames follow each other
+    assert len(part) < (64 << 20) // 1000
+    put_image(liar, [(begin + part * 256, f"{LAYER}+{kind}", oci.digest(b"never asked"))])
+    event = store.failed(f"{liar.host}/t/x:v1", "limit_exceeded", "200 times")
+    assert "1 GiB" in event["message"]
+    assert sum(f.stat().st_size for f in store.images.rglob("*") if f.is_file()) < 100 << 20
+    assert not list((store.images / "layers").iterdir())
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_zeros_that_are_no_bomb(store, liar, kind):
+    """A database's file of zeros, at whatever ratio."""
+    size = 100 << 20
+    tar = header(size) + bytes(size) + bytes(1024)
+    put_image(liar, [(COMPRESSIONS[kind](tar), f"{LAYER}+{kind}", oci.digest(tar))])
+    record = store.pulled(f"{liar.host}/t/x:v1")
+    assert store.root(record)["zeros"][1].st_size == size
