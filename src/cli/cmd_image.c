@@ -228,9 +228,13 @@ static const struct zl_cmd inspect = {
 };
 
 static const struct zl_opt rm_options[] = {
-    { "force", 'f', ZL_OPT_FLAG, offsetof(struct reference_options, force), NULL, "even if a container uses it" },
+    { "force", 'f', ZL_OPT_FLAG, offsetof(struct reference_options, force), NULL,
+      "even if a container uses it, or several names have the digest" },
 };
-static const struct zl_example rm_examples[] = { { "zlayer image rm hello:latest", "and what only it needed" } };
+static const struct zl_example rm_examples[] = {
+    { "zlayer image rm hello:latest", "and what only it needed" },
+    { "zlayer image rm 0123456789ab", "by the digest that `image ls` shows" },
+};
 static const struct zl_cmd rm = {
     .name = "rm",
     .summary = "Remove an image",

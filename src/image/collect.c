@@ -7,6 +7,7 @@
 #include "base/phase.h"
 #include "image/store.h"
 #include "image/store_priv.h"
+#include "spec/reference.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -172,24 +173,126 @@ int zl_store_collect(const struct zl_store *s, uint64_t *freed_bytes, struct zl_
     return r;
 }
 
-static int remove_locked(const struct zl_store *s, struct zl_arena *arena, const char *reference, bool force,
-                         struct zl_prune *p, struct zl_err *err)
+/* What a digest, the beginning of one, or NAME@digest stands for, when it is no reference that is here. */
+struct digest_wish {
+    const char *hex;        /* at least as many digits as `image ls` shows; NULL: none is wished */
+    struct zl_reference of; /* only of this repository; registry "": of any */
+};
+
+enum { HEX_SHOWN = 12, HEX_WHOLE = 64 };
+
+static struct digest_wish read_wish(const char *text)
 {
-    struct zl_image_record *record;
-    struct zl_needed leased = { 0 };
-    int r = zl_store_find(s, arena, reference, &record, err);
+    struct digest_wish w = { .hex = text };
+    const char *why;
+    if (zl_reference_parse(zl_str(text), &w.of, &why) == 0 && w.of.digest[0] && !w.of.tag[0])
+        w.hex = strchr(text, '@') + 1;
+    else
+        w.of.registry[0] = 0;
+    w.hex += strncmp(w.hex, "sha256:", 7) == 0 ? 7 : 0;
+    size_t n = strspn(w.hex, "0123456789abcdef");
+    if (w.hex[n] || n < HEX_SHOWN || n > HEX_WHOLE)
+        w.hex = NULL;
+    return w;
+}
+
+/* Which of the record's digests is wished; NULL: none. */
+static const char *wished(const struct digest_wish *w, const struct zl_image_record *r)
+{
+    struct zl_reference ref;
+    const char *why, *const digests[] = { r->digest, r->manifest };
+    if (w->of.registry[0] && (zl_reference_parse(zl_str(r->reference), &ref, &why) < 0 ||
+                              !zl_streq(ref.registry, w->of.registry) || !zl_streq(ref.repository, w->of.repository)))
+        return NULL;
+    for (size_t i = 0; i < ZL_ARRAY_LEN(digests); i++)
+        if (digests[i] && strncmp(digests[i], "sha256:", 7) == 0 &&
+            strncmp(digests[i] + 7, w->hex, strlen(w->hex)) == 0)
+            return digests[i];
+    return NULL;
+}
+
+static int find_by_digest(const struct zl_store *s, struct zl_arena *arena, const struct digest_wish *w, bool force,
+                          struct zl_items *ret, struct zl_err *err)
+{
+    struct zl_items all;
+    const char *digest = NULL;
+    zl_auto_buf names = ZL_BUF_INIT;
+    int r = zl_store_list(s, arena, &all, err);
     if (r < 0)
         return r;
-    r = zl_need_leases(s, &leased);
+    *ret = (struct zl_items){ .v = zl_arena_alloc(arena, (all.n + 1) * sizeof *ret->v) };
+    for (unsigned i = 0; i < all.n; i++) {
+        struct zl_image_record *record = all.v[i];
+        const char *has = wished(w, record);
+        if (!has)
+            continue;
+        if (digest && !zl_streq(digest, has))
+            return zl_hint(err, zl_fail(err, ZL_E_CONFLICT, "several images have a digest that begins with %s", w->hex),
+                           "`zlayer image ls --no-trunc` shows them whole");
+        digest = has;
+        ret->v[ret->n++] = record;
+        zl_buf_printf(&names, "%s%s", ret->n > 1 ? ", " : "", record->reference);
+    }
+    if (ret->n == 0)
+        return ZL_E_IMAGE_NOT_FOUND; /* *err stays what it was */
+    if (ret->n > 1 && !force)
+        return zl_hint(err, zl_fail(err, ZL_E_CONFLICT, "%u references have this digest: %.300s", ret->n, names.p),
+                       "remove one by its name, or all of them with --force");
+    return 0;
+}
+
+/* The records that a name or a digest stands for. */
+static int find_all(const struct zl_store *s, struct zl_arena *arena, const char *reference, bool force,
+                    struct zl_items *ret, struct zl_err *err)
+{
+    struct digest_wish w = read_wish(reference);
+    bool digest = w.hex && w.hex == reference + 7 && strlen(w.hex) == HEX_WHOLE; /* no name, though it looks like one */
+    struct zl_image_record *record;
+    int r = zl_store_find(s, arena, reference, &record, err);
+    if (r == 0 && !digest) {
+        *ret = (struct zl_items){ .v = zl_arena_alloc(arena, sizeof *ret->v), .n = 1 };
+        ret->v[0] = record;
+        return 0;
+    }
+    if (r < 0 && ((r != ZL_E_IMAGE_NOT_FOUND && r != ZL_E_INVALID) || !w.hex))
+        return r;
+    struct zl_err why = { 0 };
+    int by_digest = find_by_digest(s, arena, &w, force, ret, &why);
+    if (by_digest < 0 && why.code) {
+        if (err)
+            *err = why;
+        return by_digest;
+    }
+    return by_digest < 0 ? zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s' here", reference) : 0;
+}
+
+static int check_unused(const struct zl_store *s, const struct zl_items *records, struct zl_err *err)
+{
+    struct zl_needed leased = { 0 };
+    const char *used = NULL;
+    int r = zl_need_leases(s, &leased);
     zl_needed_sort(&leased);
-    bool used = r == 0 && zl_image_in_use(&leased, record);
+    for (unsigned i = 0; r == 0 && i < records->n; i++) {
+        const struct zl_image_record *record = records->v[i];
+        used = zl_image_in_use(&leased, record) ? record->reference : used;
+    }
     zl_needed_done(&leased);
     if (r < 0)
         return zl_fail(err, r, "look for containers that use the image");
-    if (used && !force)
-        return zl_hint(err, zl_fail(err, ZL_E_CONFLICT, "a container uses the image '%.200s'", reference),
+    if (used)
+        return zl_hint(err, zl_fail(err, ZL_E_CONFLICT, "a container uses the image '%.200s'", used),
                        "stop it first, or use --force (its layers stay until it ends)");
-    r = zl_store_forget(s, record->reference, err);
+    return 0;
+}
+
+static int remove_locked(const struct zl_store *s, struct zl_arena *arena, const char *reference, bool force,
+                         struct zl_prune *p, struct zl_err *err)
+{
+    struct zl_items records;
+    int r = find_all(s, arena, reference, force, &records, err);
+    r = r < 0 || force ? r : check_unused(s, &records, err);
+    for (unsigned i = 0; r == 0 && i < records.n; i++)
+        r = zl_store_forget(s, ((const struct zl_image_record *)records.v[i])->reference, err);
     return r < 0 ? r : collect_locked(s, p, err);
 }
 

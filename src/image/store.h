@@ -57,7 +57,9 @@ int zl_store_read_record(int dir, const char *file, struct zl_arena *arena, stru
                          struct zl_err *err) ZL_MUST;
 /* Power-proof. ZL_E_LIMIT for what could not be read again; what comes of a manifest and a config can be. */
 int zl_store_put(const struct zl_store *s, const struct zl_image_record *r, struct zl_err *err) ZL_MUST;
-/* Removes the reference, then what nobody needs any more. Without `force`, an image that a lease uses is refused. */
+/* Removes the reference, then what nobody needs any more. Instead of a reference: sha256:<hex>, its first 12 digits or
+ * more, or NAME@sha256:<hex> for those of one repository. Refused without `force` (ZL_E_CONFLICT): an image that a
+ * lease uses, and a digest that several references have; with it all of them go. */
 int zl_store_remove(const struct zl_store *s, const char *reference, bool force, uint64_t *freed_bytes,
                     struct zl_err *err) ZL_MUST;
 int zl_store_collect(const struct zl_store *s, uint64_t *freed_bytes, struct zl_err *err) ZL_MUST;

@@ -75,3 +75,63 @@ def test_a_hash_is_no_name(store, liar, user, tmp_path):
     event, code = store.pull(other)
     assert code != 0 and event["code"] == "conflict", event
     assert any("another name" in f for f in check_store.faults(store.data))
+
+
+def test_removal_by_digest(store, liar, user, tmp_path):
+    digest = oci.layout(tmp_path / "l", LAYERS, {"Cmd": ["/bin/app"]})
+    liar.load(tmp_path / "l")
+    other = oci.layout(tmp_path / "m", [{"other": b"image"}])
+    a, b, c = f"{liar.host}/t/a", f"{liar.host}/t/b", f"{liar.host}/t/c"
+
+    def filled(*references):
+        store.job(verb="prune", all=True)
+        liar.load(tmp_path / "m")
+        store.pulled(f"{c}:v1")
+        liar.load(tmp_path / "l")
+        for reference in references:
+            store.pulled(f"{a}:v1")
+            if reference != f"{a}:v1":
+                user.run("image", "tag", f"{a}:v1", reference)
+        if f"{a}:v1" not in references:
+            user.run("image", "rm", f"{a}:v1")
+        assert names(user) == {f"{c}:v1", *references}
+
+    def rm(*args, code=0, says=""):
+        r = user.run("image", "rm", *args, check=False)
+        assert r.returncode == code and says in r.stderr, r
+    for form in (digest, digest[7:], digest[7:19], "sha256:" + digest[7:30], f"{a}@{digest}"):
+        filled(f"{a}:v1")
+        rm(form)
+        assert names(user) == {f"{c}:v1"}, form
+        rm(form, code=3, says="no image")
+    for form in (digest, digest[7:19], f"{a}@{digest}"):
+        filled(f"{a}:v1", f"{a}:v2", f"{b}:v1")
+        rm(form, code=1, says="--force")
+        rm(form, code=1, says=f"{a}:v1, {a}:v2")
+        assert len(names(user)) == 4 and not check_store.faults(store.data)
+        rm("--force", form)
+        assert names(user) == ({f"{c}:v1", f"{b}:v1"} if "@" in form else {f"{c}:v1"})
+    filled(f"{a}:v1", f"{b}:v1")
+    rm(f"{b}@{digest}")  # the only one of its repository
+    assert names(user) == {f"{c}:v1", f"{a}:v1"}
+    rm(f"{b}@{digest}", code=3)
+    for form in (digest[7:18], other[7:18], digest[7:19].upper(), "f" * 12, f"{a}@{other}", "sha256:" + "0" * 64):
+        rm(form, code=1 if form[0] in "ABCDEF0123456789" and form != form.lower() else 3)
+    assert names(user) == {f"{c}:v1", f"{a}:v1"}
+    store.pulled(f"{a}@{digest}")  # a reference as others are
+    rm(f"{a}@{digest}")
+    assert names(user) == {f"{c}:v1", f"{a}:v1"}
+    user.run("image", "tag", f"{c}:v1", digest[7:19])  # a name that looks like a digest is a name first
+    rm(digest[7:19])
+    assert names(user) == {f"{c}:v1", f"{a}:v1"} and not check_store.faults(store.data)
+
+
+def test_a_digest_in_use_is_not_removed(store, liar, user, tmp_path):
+    digest = oci.layout(tmp_path / "l", LAYERS)
+    liar.load(tmp_path / "l")
+    record = store.pulled(f"{liar.host}/t/a:v1")
+    (store.images / "leases" / "container").write_text("".join(f"{chain}\n" for chain in record["chain_ids"]))
+    r = user.run("image", "rm", digest, check=False)
+    assert r.returncode == 1 and "a container uses" in r.stderr and len(names(user)) == 1
+    user.run("image", "rm", "--force", digest)
+    assert names(user) == set() and len(list((store.images / "layers").iterdir())) == 2
