@@ -65,7 +65,7 @@ bool zl_credentials_file(char *ret)
     return file ? (size_t)snprintf(ret, PATH_SIZE, "%s", file) < PATH_SIZE : zl_config_file("auth.json", ret);
 }
 
-enum { FILES = 4 };
+enum { FILES = 4, DOCKERS_FILE = 1, HEADERS_MAX = 32, HEADER_MAX = 4096 };
 
 static bool nth_file(unsigned i, char *ret)
 {
@@ -246,6 +246,57 @@ void zl_credentials_find(const char *registry, const char *repository, struct zl
         if (text.n)
             explicit_bzero(text.p, text.n);
     }
+}
+
+/* A header that may go along: a name of its own kind, and a value of one line. */
+static bool may_be_sent(struct zl_str name, struct zl_str value)
+{
+    static const char *const ours[] = { "accept",
+                                        "authorization",
+                                        "connection",
+                                        "content-length",
+                                        "content-range",
+                                        "expect",
+                                        "content-type",
+                                        "cookie",
+                                        "proxy-authorization",
+                                        "host",
+                                        "range",
+                                        "te",
+                                        "trailer",
+                                        "transfer-encoding",
+                                        "upgrade",
+                                        "user-agent" };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(ours); i++)
+        if (zl_str_eq_nocase(name, zl_str(ours[i])))
+            return false;
+    for (size_t i = 0; i < name.n; i++)
+        if (!strchr("!#$%&'*+-.^_`|~", name.p[i]) && !(name.p[i] >= '0' && name.p[i] <= '9') &&
+            !(name.p[i] >= 'A' && name.p[i] <= 'Z') && !(name.p[i] >= 'a' && name.p[i] <= 'z'))
+            return false;
+    for (size_t i = 0; i < value.n; i++)
+        if ((unsigned char)value.p[i] < 0x20 || value.p[i] == 0x7f)
+            return false;
+    return name.n > 0 && name.n <= 100 && value.n > 0 && value.n <= HEADER_MAX;
+}
+
+void zl_credentials_headers(struct zl_arena *arena, struct zl_strings *ret)
+{
+    char file[PATH_SIZE];
+    struct zl_arena own;
+    struct zl_value *v;
+    zl_auto_buf text = ZL_BUF_INIT;
+    *ret = (struct zl_strings){ .v = zl_arena_alloc(arena, HEADERS_MAX * sizeof *ret->v) };
+    zl_arena_init(&own);
+    if (nth_file(DOCKERS_FILE, file) && load(file, &own, &text, &v, NULL) == 0) {
+        const struct zl_value *map = zl_value_get(v, "HttpHeaders");
+        for (const struct zl_value *i = map && map->kind == ZL_MAP ? map->first : NULL; i; i = i->next)
+            if (ret->n < HEADERS_MAX && i->kind == ZL_STRING && may_be_sent(i->key->text, zl_str_trim(i->text)))
+                ret->v[ret->n++] = zl_arena_printf(arena, "%s: %s", i->key->text.p, i->text.p);
+    }
+    zl_arena_done(&own);
+    if (text.n)
+        explicit_bzero(text.p, text.n);
 }
 
 bool zl_credentials_any(const struct zl_credentials *c)

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "codec/fields.h"
 
 #include <stdbool.h>
 
@@ -32,6 +33,10 @@ bool zl_credentials_file(char *ret);
 void zl_credentials_find(const char *registry, const char *repository, struct zl_credentials *ret);
 bool zl_credentials_any(const struct zl_credentials *c);
 void zl_credentials_done(struct zl_credentials *c);
+
+/* "Name: value" of the headers that docker's file (HttpHeaders) adds to what registries are asked, at most 32; those
+ * that requests have of themselves, and what is no header, are left out. They belong to the arena and may be secret. */
+void zl_credentials_headers(struct zl_arena *arena, struct zl_strings *ret);
 
 /* Both keep what else the file says. The helper that the file names for the registry is used, when it names one. */
 int zl_credentials_keep(const char *file, const char *registry, const struct zl_credentials *c,

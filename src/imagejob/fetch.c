@@ -344,6 +344,8 @@ static struct curl_slist *headers_of(const struct zl_fetch *f, bool at_home)
     char range[64];
     /* Without "Expect: 100-continue": it costs a round trip, and a wait where a server does not know it. */
     struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+    for (unsigned i = 0; at_home && f->headers && i < f->headers->n; i++)
+        list = curl_slist_append(list, f->headers->v[i]);
     if (f->accept)
         list = add_header(list, "Accept", f->accept);
     if (f->authorization && at_home)

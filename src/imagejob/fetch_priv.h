@@ -35,9 +35,10 @@ struct zl_fetch {
     const char *home;          /* NULL: the URL; credentials and a client's certificate are for this origin only */
     const char *led_by;        /* NULL: home; who led here, which decides whether plain HTTP is all right */
     const char *authorization; /* the header's value; NULL: none */
-    const char *accept;        /* NULL: anything */
-    uint64_t from;             /* asks for the bytes from here on, when over 0 */
-    unsigned stall_s, total_s; /* total_s 0: as long as it moves */
+    const struct zl_strings *headers; /* "Name: value", for `home` only; NULL: none */
+    const char *accept;               /* NULL: anything */
+    uint64_t from;                    /* asks for the bytes from here on, when over 0 */
+    unsigned stall_s, total_s;        /* total_s 0: as long as it moves */
     atomic_bool *stop;
     const struct zl_hosts *hosts;
     /* What is sent: `body` bytes from memory, or from the file `fd` from `at` on. */

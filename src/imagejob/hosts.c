@@ -96,6 +96,7 @@ int zl_hosts_load(struct zl_hosts *ret, const struct zl_reference *ref, const st
         zl_hosts_done(ret);
         return r;
     }
+    zl_credentials_headers(&ret->arena, &ret->headers);
     struct zl_place_at *last = &ret->places[ret->nplaces - 1];
     if (given && zl_credentials_any(given))
         last->credentials = *given;
@@ -115,6 +116,8 @@ void zl_hosts_done(struct zl_hosts *h)
     }
     for (unsigned i = 0; i < h->nplaces; i++)
         zl_credentials_done(&h->places[i].credentials);
+    for (unsigned i = 0; i < h->headers.n; i++)
+        explicit_bzero((char *)(uintptr_t)h->headers.v[i], strlen(h->headers.v[i]));
     zl_arena_done(&h->arena);
     *h = (struct zl_hosts){ 0 };
 }

@@ -28,6 +28,7 @@ struct zl_hosts {
     unsigned n;
     struct zl_place_at *places; /* in the order in which they are asked; the registry itself is the last */
     unsigned nplaces;
+    struct zl_strings headers; /* "Name: value" that go along to the places, and nowhere else */
 };
 
 /* `given`, when it holds any, stands for what the files say of the registry itself. Mirrors only without `direct`. */

@@ -237,6 +237,7 @@ int zl_endpoint_request(struct zl_endpoint *at, struct zl_fetch *f, struct zl_fe
     int x = sleep_until(r, paused_until(at), err);
     f->home = at->base;
     f->hosts = r->o.hosts;
+    f->headers = &r->o.hosts->headers;
     f->stop = r->o.stop;
     f->stall_s = f->stall_s ? f->stall_s : r->o.stall_s;
     for (int round = 0; x == 0 && round < ROUNDS; round++) {

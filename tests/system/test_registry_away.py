@@ -120,3 +120,45 @@ def test_five_tries(store, liar, image):
             store.failed(name, "registry_error", "502")
         asked = [r for r in liar.requests if match in r[1] and (match == "/token" or r[2])]
         assert len(asked) == 5, (match, bad, asked)
+
+
+# --- what requests carry, and which way they go
+
+def docker_config(tmp_path, **content):
+    folder = tmp_path / "docker"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(content))
+    return {"DOCKER_CONFIG": str(folder)}
+
+
+def seen_headers(registry):
+    """Every request that comes is written down with its headers: [(path, {name: value})]."""
+    seen = []
+
+    def note(handler):
+        seen.append((handler.path, dict(handler.headers.items())))
+        return False
+    registry.on("", note)
+    return seen
+
+
+def test_headers_of_docker(store, liar, image, tmp_path):
+    other = lying.Registry("127.0.0.2")
+    other.blobs = liar.blobs
+    to_registry, to_other = seen_headers(liar), seen_headers(other)
+    layer = image["layers"][1]["digest"]
+    liar.on(layer, lambda h: h.reply(307, b"", {"Location": f"http://{other.host}/v2/t/x/blobs/{layer}"}))
+    lying.need_token(liar, realm_host=other.host)
+    other.behaviours += [b for b in liar.behaviours if b[0] == "/token"]
+    env = docker_config(tmp_path, HttpHeaders={"X-Team": "blue sky", "Authorization": "Basic no", "range": "bytes=0-1", "X-Bad": "a\r\nX-Evil: 1",
+                                               "X Space": "1", "X-Number": 7, "X-Empty": ""})
+    try:
+        store.pulled(f"{liar.host}/t/x:v1", env=env)
+    finally:
+        other.close()
+    assert len(to_registry) >= 4 and {h.get("X-Team") for _, h in to_registry} == {"blue sky"}
+    assert any("/token" in p for p, _ in to_other) and any(layer in p for p, _ in to_other)
+    for _, headers in to_registry + to_other:
+        assert not {"X-Bad", "X-Evil", "X-Number", "X-Empty", "X Space", "range", "Range"} & headers.keys(), headers
+        assert "Basic no" not in headers.values()
+    assert not [h for _, h in to_other if "X-Team" in h]
