@@ -1,7 +1,11 @@
 """What `--policy newer` takes for an absent registry, how often is tried, and how requests go out: through proxies, with tokens and
 headers that a docker config names."""
+import base64
 import json
+import select
+import socket
 import ssl
+import urllib.parse
 
 import lying
 import oci
@@ -162,3 +166,96 @@ def test_headers_of_docker(store, liar, image, tmp_path):
         assert not {"X-Bad", "X-Evil", "X-Number", "X-Empty", "X Space", "range", "Range"} & headers.keys(), headers
         assert "Basic no" not in headers.values()
     assert not [h for _, h in to_other if "X-Team" in h]
+
+
+class WayOut(lying.Handler):
+    """A proxy: it alone knows where registry.test is (owner.behind, owner.tls)."""
+
+    def answer(self, with_body):
+        to = urllib.parse.urlsplit(self.path)
+        self.server.owner.asked.append((self.command, f"{to.scheme}://{to.netloc}", dict(self.headers.items())))
+        self.path = to.path
+        self.server.owner.manifests, self.server.owner.blobs = self.server.owner.behind.manifests, self.server.owner.behind.blobs
+        self.serve(with_body)
+
+    def do_CONNECT(self):
+        self.server.owner.asked.append((self.command, self.path, dict(self.headers.items())))
+        with socket.create_connection(("127.0.0.1", self.server.owner.tls.http.server_port), 10) as there:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.flush()
+            ends = {self.connection: there, there: self.connection}
+            open_ = True
+            while open_:
+                for end in select.select(list(ends), [], [], 10)[0]:
+                    data = end.recv(65536)
+                    open_ = open_ and bool(data)
+                    ends[end].sendall(data)
+        self.close_connection = True
+
+
+@pytest.fixture
+def way_out(liar, tmp_path):
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    tokens.authority(folder)
+    tokens.certificate(folder, "server", names="DNS:registry.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    tls, proxy = lying.Registry(), lying.Registry(handler=WayOut)
+    tls.http.socket = context.wrap_socket(tls.http.socket, server_side=True)
+    tls.manifests, tls.blobs = liar.manifests, liar.blobs
+    proxy.behind, proxy.tls, proxy.asked, proxy.ca = liar, tls, [], str(folder / "ca.crt")
+    yield proxy
+    proxy.close()
+    tls.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxies(store, liar, image, way_out, config, scheme):
+    """What only a proxy can reach is pulled through it: named by the proxy, with the proxy's password, which the registry never sees."""
+    settings = {"ca": way_out.ca} if scheme == "https" else {"tls": "none"}
+    env = {f"{scheme}_proxy": f"http://me:sesame@{way_out.host}", **config({"registry.test": settings})}
+    record = store.pulled("registry.test/t/x:v1", env=env)
+    assert record["digest"] == oci.digest(liar.manifests["v1"][0])
+    to = "http://registry.test" if scheme == "http" else "registry.test:443"
+    assert way_out.asked and {(m == "CONNECT", where) for m, where, _ in way_out.asked} == {(scheme == "https", to)}
+    password = "Basic " + base64.b64encode(b"me:sesame").decode()
+    assert {h.get("Proxy-Authorization") for _, _, h in way_out.asked} == {password}
+    assert not [r for r in way_out.tls.requests if r[2]] and not liar.requests
+    if scheme == "https":
+        assert len(way_out.tls.requests) >= 4
+
+
+def test_what_goes_past_a_proxy(store, liar, image, way_out, config):
+    env = {"http_proxy": f"http://{way_out.host}", "https_proxy": f"http://{way_out.host}", "no_proxy": "other.test,registry.test"}
+    for tls in ("none", "verify"):  # looked up here, where nobody knows it
+        event, code = store.pull("registry.test/t/x:v1", env={**env, **config({"registry.test": {"tls": tls}})})
+        assert code != 0 and event["code"] == "pull_failed" and "resolve" in event["message"], event
+    store.pulled(f"{liar.host}/t/x:v1", env=env)  # loopback never does
+    assert way_out.asked == []
+    env["no_proxy"] = "other.test"
+    store.pulled("registry.test/t/x:v1", env={**env, **config({"registry.test": {"tls": "none"}})})
+    assert way_out.asked
+
+
+def test_a_proxy_that_is_away(store, config):
+    env = {"http_proxy": "http://127.0.0.1:9", **config({"registry.test": {"tls": "none"}})}
+    store.failed("registry.test/t/x:v1", "pull_failed", env=env)
+
+
+def test_registry_tokens(store, liar, image, tmp_path):
+    """registrytoken is sent as it is, wherever the challenge points; the token server is never asked."""
+    lying.need_token(liar, user="me:sesame")
+    name = f"{liar.host}/t/x:v1"
+    store.failed(name, "unauthorized")
+    liar.requests.clear()
+    env = docker_config(tmp_path, auths={liar.host: {"registrytoken": "sesame"}})
+    store.pulled(name, env=env)
+    assert not [r for r in liar.requests if "/token" in r[1]]
+    assert {r[2] for r in liar.requests} == {None, "Bearer sesame"} and [r[2] for r in liar.requests].count(None) == 1
+    store.pulled(name, registry_token="sesame")
+    assert store.job(verb="remove", reference=name)[1] == 0
+    liar.requests.clear()
+    event = store.failed(name, "unauthorized", env=docker_config(tmp_path, auths={liar.host: {"registrytoken": "wrong"}}))
+    assert "token" in event["hint"] and not [r for r in liar.requests if "/token" in r[1]]

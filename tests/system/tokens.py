@@ -21,10 +21,10 @@ def authority(folder, name="ca"):
             "-out", folder / f"{name}.crt")
 
 
-def certificate(folder, name, ca="ca"):
-    """A certificate for 127.0.0.1 and localhost, for servers and clients."""
+def certificate(folder, name, ca="ca", names="IP:127.0.0.1,DNS:localhost"):
+    """A certificate for 127.0.0.1 and localhost, or other names, for servers and clients."""
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")
-    (folder / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n")
+    (folder / f"{name}.ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
     openssl("x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / f"{ca}.crt", "-CAkey", folder / f"{ca}.key", "-days", "2",
             "-set_serial", str(time.time_ns()), "-extfile", folder / f"{name}.ext", "-out", folder / f"{name}.crt")
 
