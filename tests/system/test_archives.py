@@ -398,7 +398,7 @@ def test_tag_history_diff(store, layouts, tmp_path):
     assert rows == {}
 
 
-def test_fsck(store, layouts, liar=None):
+def test_fsck(store, layouts):
     for folder, _ in layouts.values():
         store.cli("image", "load", folder)
     assert store.json("image", "fsck")["problems"] == []

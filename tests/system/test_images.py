@@ -1,5 +1,6 @@
 """The image job against real and lying registries, and the store that it leaves behind."""
 import concurrent.futures
+import ctypes
 import gzip
 import hashlib
 import json
@@ -692,6 +693,39 @@ def test_the_job_is_confined(store, liar, image):
     finally:
         p.communicate(timeout=30 * SLOW)
     assert p.returncode == 0
+
+
+def landlock_abi():
+    """0 when the kernel has no Landlock."""
+    create_ruleset, want_version = 444, 1
+    return max(0, ctypes.CDLL(None, use_errno=True).syscall(create_ruleset, None, 0, want_version))
+
+
+def test_the_job_writes_nowhere_else(store, liar, image, tmp_path):
+    """Whatever leads it out of the store, a link here, Landlock holds it: it is root, so that no file mode would."""
+    need_root()
+    if landlock_abi() < 2:
+        pytest.skip("this kernel has no Landlock of ABI 2")
+    name = f"{liar.host}/t/x:v1"
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "f").write_text("x")
+    first = store.pulled(name)
+    assert store.job(verb="remove", reference=name)[1] == 0
+    for folder in ("refs", "layers", "blobs"):
+        outside = tmp_path / "outside" / folder
+        outside.parent.mkdir(exist_ok=True)
+        (store.images / folder).rename(outside)
+        (store.images / folder).symlink_to(outside)
+        before = sorted(outside.rglob("*"))
+        for request in ({"verb": "pull", "reference": name},
+                        {"verb": "import", "reference": "mine", "source": str(tmp_path / "root"), "cmd": ["/f"]}):
+            event, code = store.job(**request)
+            assert code != 0 and "Permission denied" in event["message"], (folder, request, event)
+            assert sorted(outside.rglob("*")) == before, (folder, request)
+        (store.images / folder).unlink()
+        outside.rename(store.images / folder)
+        assert store.job(verb="prune", all=True)[1] == 0  # what is there is not written again
+    assert store.pulled(name)["digest"] == first["digest"]
 
 
 def test_a_full_disk(tmp_path, liar):
