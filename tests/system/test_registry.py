@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pty
+import random
 import select
 import shutil
 import stat
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import time
 
+import check_store
 import engines
 import faultproxy
 import lying
@@ -94,6 +96,12 @@ def raw(reference, *options):
     return skopeo("inspect", "--raw", *(options or ["--tls-verify=false"]), f"docker://{reference}").stdout
 
 
+def raw_in(registry, name):
+    """The same, in the registry's network namespace."""
+    return subprocess.run([*registry.enter, "skopeo", "--insecure-policy", "inspect", "--raw", "--tls-verify=false", f"docker://{registry.host}/{name}"],
+                          check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60).stdout
+
+
 def pushed(store, reference, destination=None, env=None, **more):
     event, code = store.job(env, verb="push", reference=reference, **({"destination": destination} if destination else {}), **more)
     assert (event["event"], code) == ("done", 0), event
@@ -155,7 +163,23 @@ def test_what_skopeo_wrote_goes_round(store, registry, tmp_path, form, compress)
     assert raw(f"{registry.host}/c/third:latest") == raw(f"{registry.host}/a/first:1")
 
 
-def test_podman_runs_what_was_pushed(store, registry, tmp_path):
+def run_here(node, reference):
+    """The image that is in the node's store as a service, whose own file is read in it."""
+    spec = node.write_spec(f"""version: v1
+deployment: pushed
+services:
+  web:
+    image: {{name: "{reference}", pull_policy: never}}
+    command: {{args: [/workload, until-term, "0"]}}
+""")
+    node.run("up", "-b", spec, timeout=120)
+    try:
+        return node.run("exec", "web", "--", "cat", "/data/in-image").stdout
+    finally:
+        node.run("down", "pushed")
+
+
+def test_podman_runs_what_was_pushed(store, registry, tmp_path, node):
     need_root()
     if not shutil.which("busybox") or not shutil.which("podman"):
         pytest.skip("podman or busybox is not installed (tools/setup test)")
@@ -174,15 +198,21 @@ def test_podman_runs_what_was_pushed(store, registry, tmp_path):
         podman("commit", "--quiet", "c", f"{registry.host}/e/podman:1")
         podman("push", "--quiet", "--tls-verify=false", f"{registry.host}/e/podman:1")
         podman("rm", "c")
-        record = store.pulled(f"{registry.host}/e/podman:1")
-        assert store.root(record)["data/in-image"][0].read_text() == "from the image\n"
+        ours = Store(node.data)
+        record = ours.pulled(f"{registry.host}/e/podman:1")
+        assert ours.root(record)["data/in-image"][0].read_text() == "from the image\n"
+        assert run_here(node, f"{registry.host}/e/podman:1") == "from the image\n"
+        theirs = raw(f"{registry.host}/e/podman:1")
+        assert theirs == (ours.images / "blobs/sha256" / record["digest"][7:]).read_bytes()
+        pushed(ours, f"{registry.host}/e/podman:1", f"localhost:{registry.port}/e/again:1")
+        assert raw(f"{registry.host}/e/again:1") == theirs
     finally:
         podman.clear()
         podman.stop()
         shutil.rmtree(where)
 
 
-def test_docker_runs_what_was_pushed(tmp_path):
+def test_docker_runs_what_was_pushed(tmp_path, node):
     """The daemon, its registry and the job meet in the daemon's own network namespace."""
     need_root()
     if not shutil.which("busybox") or not os.path.exists("/usr/sbin/dockerd") or not shutil.which("docker-registry"):
@@ -198,13 +228,17 @@ def test_docker_runs_what_was_pushed(tmp_path):
             docker("tag", engines.IMAGE, f"{registry.host}/e/in:1")
             docker("push", "--quiet", f"{registry.host}/e/in:1")
             docker("rmi", f"{registry.host}/e/in:1", engines.IMAGE)
-            store = Store(tmp_path / "data", registry.enter)
+            store = Store(node.data, registry.enter)
             record = store.pulled(f"{registry.host}/e/in:1")
             assert store.root(record)["data/in-image"][0].read_text() == "from the image\n"
             pushed(store, f"{registry.host}/e/in:1", f"localhost:{registry.port}/e/out:1")
             assert f"@{record['digest']}" in docker.out("pull", "--quiet", f"{registry.host}/e/out@{record['digest']}")
             docker("pull", "--quiet", f"{registry.host}/e/out:1")
             assert docker.out("run", "--rm", f"{registry.host}/e/out:1", "cat", "/data/in-image") == "from the image"
+            # What docker pushed runs here, too, and the manifest is everywhere the same, byte for byte.
+            assert run_here(node, f"{registry.host}/e/in:1") == "from the image\n"
+            theirs = raw_in(registry, "e/in:1")
+            assert theirs == raw_in(registry, "e/out:1") == (store.images / "blobs/sha256" / record["digest"][7:]).read_bytes()
         finally:
             registry.close()
     finally:
@@ -718,6 +752,39 @@ def test_a_killed_push_leaves_the_store_whole(store, registry, proxy, image):
     push_through(store, proxy, image)
     whole(registry, store)
     assert not list((store.images / "staging").iterdir())
+
+
+def test_pushes_killed_at_random(store, registry, tmp_path):
+    """kill -9 at any moment of a push: the store is whole, a name that the registry has by then is a whole image, and pushing again
+    completes: every byte arrives."""
+    oci.layout(tmp_path / "l", [*LAYERS, *[{f"big{i}": os.urandom(700000)} for i in range(4)]], {"Cmd": ["/bin/app"]})
+    oci.push(tmp_path / "l", f"{registry.host}/t/x:1")
+    image = f"{registry.host}/t/x:1"
+    digest = store.pulled(image)["digest"]
+    rng = random.Random(7)
+    took, killed = 0.5, 0
+    for round_ in range(200 if os.environ.get("ZLAYER_LONG") else 20):
+        name = f"t/r{round_}:1"  # a repository in which nothing is yet; under another host's name, so that nothing is mounted
+        request = {"verb": "push", "reference": image, "destination": f"localhost:{registry.port}/{name}", "chunk_bytes": rng.choice((50000, 1 << 20))}
+        p = store.start(**request)
+        try:
+            p.communicate(timeout=rng.uniform(0, took))
+            took = max(0.05, took * 0.8)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.communicate(timeout=60)
+            took = min(10.0, took * 1.2)
+            killed += 1
+        assert check_store.faults(store.data, files=False) == [], round_
+        there = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{registry.host}/{name}", check=False)
+        if there.returncode == 0:
+            whole(registry, store, name)
+        event, code = store.job(**request)
+        assert code == 0 and event["digest"] == digest, (round_, event)
+        whole(registry, store, name)
+        assert oci.digest(raw(f"{registry.host}/{name}")) == digest
+        assert not list((store.images / "staging").iterdir()), round_
+    assert killed >= 5, killed
 
 
 # --- pulls on bad days, behind the same proxy
