@@ -52,11 +52,15 @@ struct zl_opt {
     enum zl_complete complete;
 };
 
-enum { ZL_ARG_OPTIONAL = 1u << 0, ZL_ARG_REST = 1u << 1 };
+enum {
+    ZL_ARG_OPTIONAL = 1u << 0,
+    ZL_ARG_REST = 1u << 1, /* all words that follow, as they are: a command for somebody else */
+    ZL_ARG_MANY = 1u << 2, /* one or more; options may stand between and behind them */
+};
 
 struct zl_arg {
     const char *name;
-    size_t offset; /* const char *; with ZL_ARG_REST struct zl_strings, which takes all that follows as it is */
+    size_t offset; /* const char *; with ZL_ARG_REST and ZL_ARG_MANY, which only the last may be, struct zl_strings */
     unsigned flags;
     const char *help;
     const char *const *choices;

@@ -37,8 +37,6 @@ static int run_save(struct zl_cli *cli, void *options, struct zl_err *err)
     struct zl_image_request request = {
         .verb = ZL_IMAGE_SAVE, .references = o->images, .format = o->format, .gzip = o->gzip
     };
-    if (o->images.n == 0)
-        return zl_fail(err, ZL_E_USAGE, "which images?");
     if (!o->output)
         return zl_fail(err, ZL_E_USAGE, "--output is missing: a file, or - for standard output");
     bool to_stdout = zl_streq(o->output, "-");
@@ -104,7 +102,7 @@ static const struct zl_opt save_options[] = {
       "compress the archive; also by the ending .gz or .tgz of its name" },
 };
 static const struct zl_arg save_args[] = {
-    { "IMAGE", AT(save_options, images), ZL_ARG_REST, "references", .complete = ZL_COMPLETE_IMAGES },
+    { "IMAGE", AT(save_options, images), ZL_ARG_MANY, "references", .complete = ZL_COMPLETE_IMAGES },
 };
 static const struct zl_example save_examples[] = {
     { "zlayer image save -o web.tar web:1 web:2", "two images in one archive" },

@@ -84,54 +84,93 @@ static int run_ls(struct zl_cli *cli, void *options, struct zl_err *err)
     return e;
 }
 
-struct reference_options {
-    const char *reference;
+struct references_options {
+    struct zl_strings references;
     bool force;
 };
 
-static int run_inspect(struct zl_cli *cli, void *options, struct zl_err *err)
+static int inspect_one(struct zl_cli *cli, const char *reference, struct zl_value **ret, struct zl_err *err)
 {
-    const struct reference_options *o = options;
-    struct zl_value *image = NULL;
     int e;
     if (zl_agent_runs(cli)) {
         zl_auto_buf path = ZL_BUF_INIT;
         zl_buf_puts(&path, "/api/v1/images/");
-        zl_path_segment(&path, o->reference);
-        e = zl_cli_call(cli, ZL_NEVER_START, "GET", path.p, NULL, &image, err);
+        zl_path_segment(&path, reference);
+        e = zl_cli_call(cli, ZL_NEVER_START, "GET", path.p, NULL, ret, err);
     } else {
         struct zl_store store;
         struct zl_image_record *r;
         bool there;
         e = open_store(cli, &store, &there, err);
         if (e >= 0 && !there)
-            e = zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s'", o->reference);
+            e = zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "there is no image '%.200s'", reference);
         if (e >= 0 && there) {
-            e = zl_store_find(&store, &cli->arena, o->reference, &r, err);
+            e = zl_store_find(&store, &cli->arena, reference, &r, err);
             if (e >= 0)
-                image = zl_print(&cli->arena, &zl_type_image_record, r);
+                *ret = zl_print(&cli->arena, &zl_type_image_record, r);
             zl_store_close(&store);
         }
     }
-    if (e < 0)
-        return zl_hint(err, e, "'zlayer image ls' shows what is here");
-    if (!zl_output_object(cli, image))
-        zl_output_yaml(cli, image);
-    return 0;
+    return e < 0 ? zl_hint(err, e, "'zlayer image ls' shows what is here") : 0;
 }
 
-static int run_rm(struct zl_cli *cli, void *options, struct zl_err *err)
+/* Of several, each failure is told at once and the others go on: the exit code is that of the first. */
+static int tell(struct zl_cli *cli, const struct zl_err *err, int code, int so_far)
 {
-    const struct reference_options *o = options;
-    struct zl_image_request request = { .verb = ZL_IMAGE_REMOVE, .reference = o->reference, .force = o->force };
+    zl_report(&cli->err, err);
+    return so_far ? so_far : zl_error_exit(code);
+}
+
+static int run_inspect(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    const struct references_options *o = options;
+    struct zl_value *list = zl_value_new(&cli->arena, ZL_LIST);
+    int result = 0;
+    for (unsigned i = 0; i < o->references.n; i++) {
+        struct zl_value *image = NULL;
+        struct zl_err one = { 0 };
+        int e = inspect_one(cli, o->references.v[i], &image, &one);
+        if (e >= 0) {
+            zl_value_append(list, image);
+        } else if (o->references.n == 1) {
+            *err = one;
+            return e;
+        } else {
+            result = tell(cli, &one, e, result);
+        }
+    }
+    const struct zl_value *what = o->references.n == 1 ? list->first : list;
+    if (!zl_output_object(cli, what))
+        zl_output_yaml(cli, what);
+    return result;
+}
+
+static int rm_one(struct zl_cli *cli, const char *reference, bool force, struct zl_err *err)
+{
+    struct zl_image_request request = { .verb = ZL_IMAGE_REMOVE, .reference = reference, .force = force };
     const struct zl_value *done;
     int e = zl_image_work(cli, &request, &done, err);
     if (e < 0)
         return e;
     zl_auto_buf freed = ZL_BUF_INIT;
     zl_size_text(&freed, zl_value_u64(done, "freed_bytes", 0));
-    zl_note(cli, "removed %s, %s freed", o->reference, freed.p);
+    zl_note(cli, "removed %s, %s freed", reference, freed.p);
     return 0;
+}
+
+static int run_rm(struct zl_cli *cli, void *options, struct zl_err *err)
+{
+    const struct references_options *o = options;
+    if (o->references.n == 1)
+        return rm_one(cli, o->references.v[0], o->force, err);
+    int result = 0;
+    for (unsigned i = 0; i < o->references.n; i++) {
+        struct zl_err one = { 0 };
+        int e = rm_one(cli, o->references.v[i], o->force, &one);
+        if (e < 0)
+            result = tell(cli, &one, e, result);
+    }
+    return result;
 }
 
 /* ---- making ---- */
@@ -211,38 +250,41 @@ static const struct zl_cmd ls = {
     .run = run_ls,
 };
 
-static const struct zl_arg reference_args[] = {
-    { "IMAGE", offsetof(struct reference_options, reference), 0, "a reference", .complete = ZL_COMPLETE_IMAGES },
+static const struct zl_arg references_args[] = {
+    { "IMAGE", offsetof(struct references_options, references), ZL_ARG_MANY, "references",
+      .complete = ZL_COMPLETE_IMAGES },
 };
 static const struct zl_example inspect_examples[] = { { "zlayer image inspect hello:latest",
                                                         "its config and layers" } };
 static const struct zl_cmd inspect = {
     .name = "inspect",
     .summary = "Show an image's digests, layers and config",
+    .details = "Of several images it is a list; what is not here is told, and the others are shown.",
     .group = ZL_GROUP_IMAGES,
     .flags = ZL_CMD_OUTPUT,
     ZL_CMD_EXAMPLES(inspect_examples),
-    ZL_CMD_ARGS(reference_args),
-    .size = sizeof(struct reference_options),
+    ZL_CMD_ARGS(references_args),
+    .size = sizeof(struct references_options),
     .run = run_inspect,
 };
 
 static const struct zl_opt rm_options[] = {
-    { "force", 'f', ZL_OPT_FLAG, offsetof(struct reference_options, force), NULL,
+    { "force", 'f', ZL_OPT_FLAG, offsetof(struct references_options, force), NULL,
       "even if a container uses it, or several names have the digest" },
 };
 static const struct zl_example rm_examples[] = {
     { "zlayer image rm hello:latest", "and what only it needed" },
     { "zlayer image rm 0123456789ab", "by the digest that `image ls` shows" },
+    { "zlayer image rm web:1 web:2", "several; one that can't be removed does not keep the others" },
 };
 static const struct zl_cmd rm = {
     .name = "rm",
-    .summary = "Remove an image",
+    .summary = "Remove images",
     .group = ZL_GROUP_IMAGES,
     ZL_CMD_EXAMPLES(rm_examples),
     ZL_CMD_OPTIONS(rm_options),
-    ZL_CMD_ARGS(reference_args),
-    .size = sizeof(struct reference_options),
+    ZL_CMD_ARGS(references_args),
+    .size = sizeof(struct references_options),
     .run = run_rm,
 };
 

@@ -121,6 +121,8 @@ void zl_complete_words(struct zl_cli *cli, struct zl_buf *out, const char *const
     for (const struct zl_cmd *const *c = cmd->commands; c && *c; c++)
         if ((*c)->group != ZL_GROUP_HIDDEN)
             add(out, last, "", (*c)->name, (*c)->summary);
+    if (args >= cmd->n_args && cmd->n_args && cmd->args[cmd->n_args - 1].flags & ZL_ARG_MANY)
+        args = cmd->n_args - 1;
     if (args < cmd->n_args)
         add_values(cli, out, last, "", cmd->args[args].choices, cmd->args[args].complete);
 }

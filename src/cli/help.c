@@ -20,8 +20,8 @@ static void add_usage(struct zl_buf *out, const struct zl_cmd *const *path, unsi
     for (unsigned i = 0; i < cmd->n_args; i++) {
         const struct zl_arg *a = &cmd->args[i];
         bool optional = a->flags & ZL_ARG_OPTIONAL;
-        zl_buf_printf(out, " %s%s%s%s", optional ? "[" : "", a->name, a->flags & ZL_ARG_REST ? "..." : "",
-                      optional ? "]" : "");
+        zl_buf_printf(out, " %s%s%s%s", optional ? "[" : "", a->name,
+                      a->flags & (ZL_ARG_REST | ZL_ARG_MANY) ? "..." : "", optional ? "]" : "");
     }
 }
 

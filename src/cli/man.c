@@ -76,7 +76,7 @@ void zl_man_print(struct zl_buf *out, const struct zl_cmd *const *path, unsigned
     for (unsigned i = 0; i < cmd->n_args; i++) {
         const struct zl_arg *a = &cmd->args[i];
         zl_buf_printf(out, a->flags & ZL_ARG_OPTIONAL ? " [\\fI%s\\fR]" : " \\fI%s\\fR", a->name);
-        if (a->flags & ZL_ARG_REST)
+        if (a->flags & (ZL_ARG_REST | ZL_ARG_MANY))
             zl_buf_puts(out, " ...");
     }
     zl_buf_putc(out, '\n');

@@ -117,6 +117,15 @@ static int choice(const struct zl_opt *o, struct zl_str text, int *ret, struct z
     return zl_hint(err, ZL_E_USAGE, "there are: %s", all.p);
 }
 
+static void append(struct reading *r, struct zl_strings *l, const char *text)
+{
+    const char **v = zl_arena_alloc(&r->cli->arena, (l->n + 1u) * sizeof *v);
+    if (l->n)
+        memcpy(v, l->v, l->n * sizeof *v);
+    v[l->n++] = text;
+    l->v = v;
+}
+
 static int set_value(struct reading *r, const struct zl_opt *o, const char *text, struct zl_err *err)
 {
     void *p = place(r, o);
@@ -132,15 +141,9 @@ static int set_value(struct reading *r, const struct zl_opt *o, const char *text
     case ZL_OPT_STRING:
         *(const char **)p = text;
         return 0;
-    case ZL_OPT_LIST: {
-        struct zl_strings *l = p;
-        const char **v = zl_arena_alloc(&r->cli->arena, (l->n + 1u) * sizeof *v);
-        if (l->n)
-            memcpy(v, l->v, l->n * sizeof *v);
-        v[l->n++] = text;
-        l->v = v;
+    case ZL_OPT_LIST:
+        append(r, p, text);
         return 0;
-    }
     case ZL_OPT_UINT:
         if (zl_parse_u64(s, o->min, o->max, &u) < 0)
             return zl_fail(err, ZL_E_USAGE, "--%s takes a number from %llu to %llu, not '%.60s'", o->name,
@@ -295,6 +298,11 @@ static int positional(struct reading *r, const char *word, struct zl_err *err)
         r->cli->options = zl_arena_alloc(&r->cli->arena, ZL_MAX(next->size, (size_t)1));
         return defaults(r, next->options, next->n_options, err);
     }
+    const struct zl_arg *last = cmd->n_args ? &cmd->args[cmd->n_args - 1] : NULL;
+    if (r->n_args == cmd->n_args && last && last->flags & ZL_ARG_MANY) {
+        append(r, (void *)((char *)r->cli->options + last->offset), word);
+        return 0;
+    }
     if (r->n_args >= cmd->n_args)
         return zl_fail(err, ZL_E_USAGE, "'%.60s' is one argument too many", word);
     const struct zl_arg *a = &cmd->args[r->n_args];
@@ -306,6 +314,8 @@ static int positional(struct reading *r, const char *word, struct zl_err *err)
         for (unsigned i = 0; i < rest->n; i++)
             rest->v[i] = r->argv[(unsigned)r->at - 1 + i];
         r->at = r->argc;
+    } else if (a->flags & ZL_ARG_MANY) {
+        append(r, p, word);
     } else {
         *(const char **)p = word;
     }

@@ -81,6 +81,34 @@ def test_an_archive_of_ours_keeps_every_byte(store, layouts, tmp_path):
     assert second.read_bytes() == (tmp_path / "all.tar").read_bytes()  # the same images, the same archive
 
 
+def test_options_stand_before_and_behind_the_images(store, layouts, tmp_path):
+    for folder, _ in layouts.values():
+        store.cli("image", "load", folder)
+    store.cli("image", "save", "-o", tmp_path / "first.tar", "t/one:1", "t/two:1")
+    for n, words in enumerate((["t/one:1", "t/two:1", "-o", "@"], ["t/one:1", "-o", "@", "t/two:1"], ["-o", "@", "t/one:1", "--", "t/two:1"])):
+        for verb in ("save", "export"):
+            out = tmp_path / f"{verb}{n}.tar"
+            store.cli("image", verb, *[out if w == "@" else w for w in words])
+            assert out.read_bytes() == (tmp_path / "first.tar").read_bytes()
+    store.cli("image", "save", "-o", tmp_path / "z", "t/one:1", "--gzip")
+    assert (tmp_path / "z").read_bytes()[:2] == b"\x1f\x8b"
+    assert store.cli("image", "save", "-o", tmp_path / "none", check=False).returncode == 2
+
+
+def test_rm_and_inspect_take_several(store, layouts):
+    for folder, _ in layouts.values():
+        store.cli("image", "load", folder)
+    assert [i["reference"] for i in store.json("image", "inspect", "t/two:1", NAME)] == ["docker.io/t/two:1", NAME]
+    assert store.json("image", "inspect", NAME)["reference"] == NAME  # of one it is no list
+    r = store.cli("image", "inspect", NAME, "t/none:1", "-o", "json", check=False)
+    assert r.returncode == 3 and [i["reference"] for i in json.loads(r.stdout)] == [NAME] and b"t/none:1" in r.stderr
+    r = store.cli("image", "rm", "t/one:1", "t/none:1", "t/two:1", check=False)
+    assert r.returncode == 3
+    assert b"removed t/one:1" in r.stderr and b"removed t/two:1" in r.stderr and b"no image 't/none:1'" in r.stderr
+    assert [i["reference"] for i in store.json("image", "ls")] == ["docker.io/t/three:1"]
+    store.whole()
+
+
 def test_skopeo_reads_ours(store, layouts, tmp_path):
     folder, digest = layouts["one"]
     store.cli("image", "load", folder)

@@ -14,7 +14,7 @@ struct options {
     uint64_t number, time;
     int choice;
     const char *first;
-    struct zl_strings rest;
+    struct zl_strings rest, many;
 };
 #define AT(field) offsetof(struct options, field)
 static const char *const choices[] = { "red", "green", "!blue", NULL };
@@ -33,6 +33,11 @@ static const struct zl_arg args[] = {
     { "REST", AT(rest), ZL_ARG_OPTIONAL | ZL_ARG_REST, "h" },
 };
 
+static const struct zl_arg many_args[] = {
+    { "FIRST", AT(first), 0, "h" },
+    { "EACH", AT(many), ZL_ARG_MANY, "h", choices },
+};
+
 static int run(struct zl_cli *cli, void *options, struct zl_err *err)
 {
     (void)cli;
@@ -44,10 +49,16 @@ static int run(struct zl_cli *cli, void *options, struct zl_err *err)
 static const struct zl_cmd go = {
     .name = "go", .summary = "Go", ZL_CMD_OPTIONS(rows), ZL_CMD_ARGS(args), .size = sizeof(struct options), .run = run
 };
+static const struct zl_cmd several = { .name = "several",
+                                       .summary = "Several",
+                                       ZL_CMD_OPTIONS(rows),
+                                       ZL_CMD_ARGS(many_args),
+                                       .size = sizeof(struct options),
+                                       .run = run };
 static const struct zl_cmd list = { .name = "list", .summary = "List", .flags = ZL_CMD_OUTPUT, .run = run };
 static const struct zl_cmd *const inner[] = { &list, NULL };
 static const struct zl_cmd group = { .name = "group", .summary = "Group", .commands = inner };
-static const struct zl_cmd *const outer[] = { &go, &group, NULL };
+static const struct zl_cmd *const outer[] = { &go, &several, &group, NULL };
 static const struct zl_cmd root = { .name = "prog", .summary = "Prog", .commands = outer };
 
 static struct zl_cli cli;
@@ -92,6 +103,27 @@ static void every_spelling_of_an_option_is_read(void **state)
     assert_string_equal(options()->first, "one");
     assert_int_equal(options()->rest.n, 2); /* what follows the first word of the rest is the rest's */
     assert_string_equal(options()->rest.v[1], "-f");
+}
+
+static void options_stand_between_and_behind_many_words(void **state)
+{
+    static const char *const orders[] = { "several -f -t x one a b", "several one a b -t x -f",
+                                          "several one a -t x b -f" };
+    for (unsigned i = 0; i < ZL_ARRAY_LEN(orders); i++) {
+        assert_int_equal(parse(orders[i]), 0);
+        assert_true(options()->flag);
+        assert_string_equal(options()->text, "x");
+        assert_string_equal(options()->first, "one");
+        assert_int_equal(options()->many.n, 2);
+        assert_string_equal(options()->many.v[0], "a");
+        assert_string_equal(options()->many.v[1], "b");
+    }
+    assert_int_equal(parse("several one a -- -f"), 0);
+    assert_false(options()->flag);
+    assert_string_equal(options()->many.v[1], "-f");
+    assert_int_equal(parse("several one"), ZL_E_USAGE);
+    assert_non_null(strstr(err.text, "EACH is missing"));
+    assert_int_equal(parse("several one a --nothing"), ZL_E_USAGE);
 }
 
 static void defaults_and_variables_fill_what_is_not_typed(void **state)
@@ -203,11 +235,13 @@ static void completion_follows_the_tables(void **state)
 {
     assert_int_equal(parse("go x"), 0);
     assert_string_equal(complete("gr"), "group\tGroup\n");
-    assert_string_equal(complete(""), "go\tGo\ngroup\tGroup\n");
+    assert_string_equal(complete(""), "go\tGo\nseveral\tSeveral\ngroup\tGroup\n");
     assert_string_equal(complete("group l"), "list\tList\n");
     assert_string_equal(complete("go --te"), "--text\th\n");
     assert_string_equal(complete("go --colour "), "red\t\ngreen\t\n");
     assert_string_equal(complete("go --colour=g"), "--colour=green\t\n");
+    assert_string_equal(complete("several one r"), "red\t\n");
+    assert_string_equal(complete("several one red blue -f g"), "green\t\n");
     assert_string_equal(complete("-o js"), "json\t\n");
     assert_string_equal(complete("--data-dir "), ":folders\n");
     assert_string_equal(complete("nothing x"), "");
@@ -217,6 +251,7 @@ static void completion_follows_the_tables(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_stand_between_and_behind_many_words),
         cmocka_unit_test(every_spelling_of_an_option_is_read),
         cmocka_unit_test(defaults_and_variables_fill_what_is_not_typed),
         cmocka_unit_test(global_options_stand_anywhere),

@@ -48,7 +48,7 @@ static void check(const struct zl_cmd *cmd)
         assert_non_null(cmd->args[i].help);
         if (i) /* nothing that is required may follow what is not */
             assert_true(!(cmd->args[i - 1].flags & ZL_ARG_OPTIONAL) || (cmd->args[i].flags & ZL_ARG_OPTIONAL));
-        assert_true(!(cmd->args[i].flags & ZL_ARG_REST) || i + 1 == cmd->n_args);
+        assert_true(!(cmd->args[i].flags & (ZL_ARG_REST | ZL_ARG_MANY)) || i + 1 == cmd->n_args);
     }
     for (const struct zl_cmd *const *c = cmd->commands; c && *c; c++) {
         assert_ptr_equal(zl_cmd_find(cmd, zl_str((*c)->name)), *c);
