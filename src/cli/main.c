@@ -85,6 +85,19 @@ static void fill_standard_streams(void)
     (void)zl_close(fd);
 }
 
+/* Results that could not be written are no success; some file systems say so at the end only. */
+static int check_output(struct zl_cli *cli, int failed, int code)
+{
+    struct zl_err err = { 0 };
+    if (close(STDOUT_FILENO) < 0 && errno != EINTR && !failed)
+        failed = -errno;
+    if (!failed)
+        return code;
+    int e = zl_fail(&err, failed, "write the output");
+    zl_report(&cli->err, &err);
+    return code ? code : zl_error_exit(e);
+}
+
 int zl_cli_main(int argc, char *const *argv)
 {
     fill_standard_streams();
@@ -94,10 +107,13 @@ int zl_cli_main(int argc, char *const *argv)
     zl_arena_init(&cli.arena);
     int r = zl_options_parse(&cli, argc, argv, &err);
     init_terms(&cli);
+    int failed = 0;
+    cli.out.failed = &failed;
     if (r >= 0)
         r = run(&cli, &err);
     if (r < 0)
         r = fail(&cli, &err, r);
+    r = check_output(&cli, failed, r);
     zl_node_done(&cli);
     zl_arena_done(&cli.arena);
     return r;

@@ -55,6 +55,7 @@ void zl_term_resize(struct zl_term *t)
 void zl_term_init(struct zl_term *t, int fd, int color)
 {
     t->fd = fd;
+    t->failed = NULL;
     t->tty = isatty(fd);
     t->colour = wants_colour(fd, color);
     t->utf8 = locale_is_utf8();
@@ -108,9 +109,13 @@ size_t zl_term_columns(struct zl_str text)
 
 void zl_term_write(const struct zl_term *t, struct zl_str text)
 {
+    if (t->failed && *t->failed < 0)
+        return;
     int r = text.n ? zl_write_full(t->fd, text.p, text.n) : 0;
-    if (r != -EPIPE)
-        return; /* nobody is left to tell about any other failure of the stream that would tell it */
+    if (r < 0 && t->failed)
+        *t->failed = r;
+    if (r != -EPIPE) /* what can't be told on stderr nobody is told */
+        return;
     (void)signal(SIGPIPE, SIG_DFL);
     (void)raise(SIGPIPE);
     _exit(128 + SIGPIPE);

@@ -12,6 +12,7 @@ struct zl_term {
     int fd;
     bool tty, colour, utf8;
     unsigned width; /* columns; 0: not a terminal, no limit */
+    int *failed;    /* where the first failed write is kept, as a negative errno; NULL: nowhere */
 };
 
 enum zl_term_color { ZL_TERM_COLOR_AUTO, ZL_TERM_COLOR_ALWAYS, ZL_TERM_COLOR_NEVER };
@@ -32,5 +33,8 @@ const char *zl_style_of_name(const struct zl_term *t, const char *name);
 void zl_term_clean(struct zl_buf *out, struct zl_str text);
 /* How many columns a UTF-8 text takes, roughly: code points that are not combining. */
 size_t zl_term_columns(struct zl_str text);
-/* Writes all of it; a reader that went away (EPIPE) ends the program quietly, as SIGPIPE would. */
+/*
+ * Writes all of it; a reader that went away (EPIPE) ends the program quietly, as SIGPIPE would. After another failure
+ * nothing more is written where `failed` keeps it, so that what is there has no gap.
+ */
 void zl_term_write(const struct zl_term *t, struct zl_str text);

@@ -41,6 +41,24 @@ def cli(tmp_path):
     return run
 
 
+@pytest.mark.parametrize("args", [["version"], ["--version"], ["--help"], ["help", "environment"], ["completion", "bash"], ["image", "ls", "-o", "json"],
+                                  ["ps", "-o", "json"], ["spec", "dump", "good.yml"], ["image", "df", "-o", "json"]], ids=" ".join)
+def test_results_that_cant_be_written_are_a_failure(cli, args):
+    (cli.folder / "good.yml").write_text(GOOD)
+    assert cli(*args).returncode == 0
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith("ZLAYER_")}, "ZLAYER_DATA_DIR": str(cli.data), "NO_COLOR": "1"}
+    with open("/dev/full", "wb") as full:
+        r = subprocess.run([program("zlayer"), *args], cwd=cli.folder, env=env, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                           timeout=30 * SLOW, check=False)
+    assert r.returncode == 1 and r.stderr.endswith(b"error: write the output: No space left on device\n"), r
+    away, here = os.pipe()
+    os.close(away)
+    with open(here, "wb") as pipe:  # who does not read on has seen enough
+        r = subprocess.run([program("zlayer"), *args], cwd=cli.folder, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.PIPE,
+                           timeout=30 * SLOW, check=False)
+    assert r.returncode == -signal.SIGPIPE and r.stderr == b"", r
+
+
 @pytest.mark.parametrize("args, text", [
     ([], "a command is missing"),
     (["statsu"], "did you mean 'status'?"),
