@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 struct login_options {
@@ -35,6 +36,9 @@ static int file_of(const char *named, char ret[PATH_MAX], struct zl_err *err)
                            "name a file with --authfile");
         return 0;
     }
+    if (named[0] != '/' && named == getenv("ZLAYER_AUTH_FILE"))
+        return zl_hint(err, zl_fail(err, ZL_E_USAGE, "ZLAYER_AUTH_FILE is '%.200s', not an absolute path", named),
+                       "pulls, in whatever folder, and the agent would not find it: write the whole path");
     if (named[0] != '/' && !getcwd(here, sizeof here))
         return zl_fail(err, -errno, "find the current folder");
     if (snprintf(ret, PATH_MAX, "%s%s%s", named[0] == '/' ? "" : here, named[0] == '/' ? "" : "/", named) >= PATH_MAX)

@@ -518,6 +518,23 @@ def test_login_and_logout(user, served, tmp_path, config):
     assert r.host in own.read_text() and r.host not in file.read_text()
 
 
+def test_the_variable_for_the_file_is_absolute(user, served, tmp_path):
+    (tmp_path / "htpasswd").write_text(tokens.HTPASSWD)
+    r = served(auth={"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}})
+    user.env["ZLAYER_AUTH_FILE"] = "rel.json"
+    for words in (["login", "-u", "me", "--password-stdin"], ["logout"]):
+        bad = subprocess.run([user.cli, *words, r.host], input="sesame\n", env=user.env, cwd=tmp_path, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+        assert bad.returncode == 2 and "ZLAYER_AUTH_FILE is 'rel.json', not an absolute path" in bad.stderr
+    # An option is for this once, and read from here.
+    subprocess.run([user.cli, "login", "-u", "me", "--password-stdin", "--authfile", "here.json", r.host], input="sesame\n", env=user.env, cwd=tmp_path,
+                   stderr=subprocess.PIPE, text=True, check=True, timeout=30)
+    assert not (tmp_path / "rel.json").exists() and r.host in (tmp_path / "here.json").read_text()
+    user.env["ZLAYER_AUTH_FILE"] = str(tmp_path / "abs.json")
+    user.run("login", "-u", "me", "--password-stdin", r.host, stdin="sesame\n")
+    assert r.host in (tmp_path / "abs.json").read_text()
+
+
 def test_login_says_what_is_wrong(user, liar, config):
     def wrong(*args, stdin=None, code=2):
         r = user.run("login", *args, check=False, stdin=stdin)
