@@ -24,6 +24,18 @@
 #define ZL_MIN(a, b) ZL_PICK_(a, <, b, ZL_CAT_(x_, __COUNTER__), ZL_CAT_(y_, __COUNTER__))
 #define ZL_MAX(a, b) ZL_PICK_(a, >, b, ZL_CAT_(x_, __COUNTER__), ZL_CAT_(y_, __COUNTER__))
 
+/* Whether this is a build for AddressSanitizer or ThreadSanitizer, which need more of the system than the program. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ZL_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ZL_SANITIZED 1
+#endif
+#endif
+#ifndef ZL_SANITIZED
+#define ZL_SANITIZED 0
+#endif
+
 /* Drops a result on purpose; the reason stands beside it. (GCC does not take a cast to void for that.) */
 #define ZL_IGNORE(call)                               \
     do {                                              \

@@ -4,6 +4,7 @@
 #include "cli/secret.h"
 #include "image/credentials.h"
 #include "spec/reference.h"
+#include "sys/process.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -90,7 +91,10 @@ static int verify_and_keep(struct zl_cli *cli, const struct login_options *o, st
 static int run_login(struct zl_cli *cli, void *options, struct zl_err *err)
 {
     struct zl_credentials c = { 0 };
-    int e = verify_and_keep(cli, options, &c, err);
+    int e = zl_process_private();
+    if (e < 0)
+        return zl_fail(err, e, "keep other programs out");
+    e = verify_and_keep(cli, options, &c, err);
     zl_credentials_done(&c);
     return e;
 }

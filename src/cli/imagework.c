@@ -6,6 +6,7 @@
 #include "cli/progress.h"
 #include "image/credentials.h"
 #include "spec/reference.h"
+#include "sys/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,6 +87,7 @@ static void add_credentials(struct zl_cli *cli, struct zl_image_request *q)
     const char *why, *to = q->destination ? q->destination : q->reference;
     if (q->username || zl_reference_parse(zl_str(to), &ref, &why) < 0)
         return;
+    ZL_IGNORE(zl_process_private()); /* no reason to fail: the user's files hold them, too */
     zl_credentials_find(ref.registry, ref.repository, &c);
     q->username = c.user[0] ? zl_arena_strdup(&cli->arena, c.user) : NULL;
     q->password = c.password[0] ? zl_arena_strdup(&cli->arena, c.password) : NULL;

@@ -13,17 +13,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 /* Rights that are newer than the headers of the oldest supported system (Landlock ABI 2 to 5). */
 #define ACCESS_REFER     (UINT64_C(1) << 13)
 #define ACCESS_TRUNCATE  (UINT64_C(1) << 14)
@@ -72,7 +61,7 @@ static int allow_lookups(int rules)
                                          "/lib64",
                                          "/dev/urandom",
                                          "/dev/null",
-                                         SANITIZED ? "/proc" : "/dev/null" };
+                                         ZL_SANITIZED ? "/proc" : "/dev/null" };
     for (size_t i = 0; i < ZL_ARRAY_LEN(paths); i++) {
         zl_auto_close int fd = zl_openat(AT_FDCWD, paths[i], O_PATH, 0);
         int r = fd < 0 ? 0 : allow(rules, fd, reading);
@@ -198,7 +187,7 @@ static int filter_calls(void)
     int r = ctx ? 0 : -ENOMEM;
     for (size_t i = 0; r == 0 && i < ZL_ARRAY_LEN(denied); i++) {
         int call = seccomp_syscall_resolve_name(denied[i]);
-        if (call == __NR_SCMP_ERROR || (SANITIZED && zl_streq(denied[i], "ptrace"))) /* the leak checker's */
+        if (call == __NR_SCMP_ERROR || (ZL_SANITIZED && zl_streq(denied[i], "ptrace"))) /* the leak checker's */
             continue;
         r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), call, 0);
     }

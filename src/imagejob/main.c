@@ -5,6 +5,7 @@
  */
 #include "base/fd.h"
 #include "imagejob/job.h"
+#include "sys/process.h"
 
 #include <malloc.h>
 #include <signal.h>
@@ -76,10 +77,11 @@ int main(int argc, char **argv)
     /* Large windows and documents go back to the system at once; what each layer needs again stays. */
     (void)mallopt(M_MMAP_THRESHOLD, KEPT_MAX);
     (void)mallopt(M_TRIM_THRESHOLD, KEPT_MAX);
-    umask(0); /* every mode is said where a file is made */
+    umask(0);                           /* every mode is said where a file is made */
+    int private = zl_process_private(); /* passwords and tokens come */
     int r = zl_image_job_open(&job, remote ? NULL : argv[2], &err);
     job.events = 1;
-    r = r < 0 ? r : run(&job, &err);
+    r = r < 0 ? r : private < 0 ? zl_fail(&err, private, "keep other programs out") : run(&job, &err);
     if (r < 0)
         report(1, &err);
     zl_image_job_close(&job);

@@ -24,6 +24,10 @@ int zl_process_dying(pid_t pid);
  * which the C library then has no other way for. The caller waits for it. */
 int zl_spawn(const char *program, const char *const *argv, const char *const *env, int in, int out, pid_t *ret) ZL_MUST;
 
+/* What the calling program holds is nobody's: no core of it, no look into its memory or environment by other programs
+ * of the same user. Ends at the next exec, but for the core's limit. */
+int zl_process_private(void) ZL_MUST;
+
 /* "SIGQUIT", "quit", "3", "SIGRTMIN+4": 1..64; 0 when it is none. */
 int zl_signal_number(struct zl_str name);
 

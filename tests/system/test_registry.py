@@ -21,7 +21,7 @@ import oci
 import pytest
 import test_images
 import tokens
-from conftest import Node, Registry, free_port, need_root, program, wait_for
+from conftest import SANITIZED, Node, Registry, free_port, need_root, program, wait_for
 from test_images import LAYERS, Store, put_image
 
 BIG = os.urandom(400000)
@@ -516,6 +516,37 @@ def test_login_and_logout(user, served, tmp_path, config):
     own = tmp_path / "mine.json"
     user.run("login", "-u", "me", "--password-stdin", "--authfile", own, r.host, stdin="sesame")
     assert r.host in own.read_text() and r.host not in file.read_text()
+
+
+def test_nobody_looks_into_what_holds_passwords(liar, tmp_path):
+    """Of an ordinary user: what is dumpable belongs to the user in /proc, what is not to root."""
+    need_root()
+    if not os.access(program("zlayer"), os.X_OK) or any(not p.stat().st_mode & 1 for p in program("zlayer").resolve().parents):
+        pytest.skip("another user can't reach the build")
+    nobody = 65534
+    home = pathlib.Path(tempfile.mkdtemp(prefix="zl-"))
+    try:
+        home.chmod(0o777)
+        liar.on("", lying.slowly(5))
+        p = subprocess.Popen([program("zlayer"), "login", "-u", "me", "--password-stdin", liar.host], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, user=nobody, group=nobody, extra_groups=[], cwd="/",
+                             env={"HOME": str(home), "PATH": os.environ["PATH"], "ZLAYER_CONFIG_DIR": str(home)})
+        try:
+            p.stdin.write(b"sesame")
+            p.stdin.close()
+            wait_for("a request", lambda: liar.requests or p.poll() is not None, 20)
+            children = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()
+            assert len(children) == 1, (children, p.poll())
+            for pid in (p.pid, *children):
+                limits = [line.split() for line in pathlib.Path(f"/proc/{pid}/limits").read_text().splitlines()]
+                assert ["Max", "core", "file", "size", "0", "0", "bytes"] in limits
+                assert SANITIZED or os.stat(f"/proc/{pid}/environ").st_uid == 0  # a leak checker needs to look
+        finally:
+            p.kill()
+            p.stderr.close()
+            p.wait(30)
+    finally:
+        shutil.rmtree(home)
 
 
 def test_the_variable_for_the_file_is_absolute(user, served, tmp_path):

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -166,12 +167,32 @@ static void programs_are_run_without_clone3_too(void **state)
     assert_int_equal(blocked_run(by_spawn, calls, 1, ENOSYS), 0);
 }
 
+static int by_private(void)
+{
+    struct rlimit core;
+    if (prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 1 || zl_process_private() < 0)
+        return 1;
+    if (!ZL_SANITIZED && prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
+        return 2;
+    return getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_cur == 0 && core.rlim_max == 0 ? 0 : 3;
+}
+
+static void a_private_process_leaves_no_core(void **state)
+{
+    (void)state;
+    assert_int_equal(blocked_run(by_private, NULL, 0, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(starts_are_told_apart),    cmocka_unit_test(a_boot_has_an_id),
-        cmocka_unit_test(the_dying_are_recognised), cmocka_unit_test(capabilities_are_limited),
-        cmocka_unit_test(signals_have_names),       cmocka_unit_test(programs_are_run_without_clone3_too),
+        cmocka_unit_test(a_private_process_leaves_no_core),
+        cmocka_unit_test(starts_are_told_apart),
+        cmocka_unit_test(a_boot_has_an_id),
+        cmocka_unit_test(the_dying_are_recognised),
+        cmocka_unit_test(capabilities_are_limited),
+        cmocka_unit_test(signals_have_names),
+        cmocka_unit_test(programs_are_run_without_clone3_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
