@@ -6,6 +6,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -16,8 +17,10 @@ enum { DEPTH_MAX = 128 };
 static int failed(struct zl_err *err, struct archive *tar, const char *path)
 {
     int e = archive_errno(tar);
-    return zl_fail(err, e == ENOSPC ? ZL_E_DISK_FULL : ZL_E_CREATE_FAILED, "write '%.200s' into the layer: %.120s",
-                   path, archive_error_string(tar) ? archive_error_string(tar) : "unknown");
+    if (e == ENOSPC || e == EDQUOT)
+        return zl_fail_errno(err, ZL_E_DISK_FULL, -e, "write '%.200s' into the layer", path);
+    return zl_fail(err, ZL_E_CREATE_FAILED, "write '%.200s' into the layer: %.120s", path,
+                   archive_error_string(tar) ? archive_error_string(tar) : "unknown");
 }
 
 static int copy_data(struct archive *tar, int fd, const char *path, struct zl_err *err)

@@ -192,20 +192,11 @@ static int write_image(struct zl_image_job *job, const char *reference, const st
     return r;
 }
 
-int zl_import(struct zl_image_job *job, struct zl_err *err)
+static int make(struct zl_image_job *job, const char *reference, struct zl_err *err)
 {
-    struct zl_reference ref;
-    char text[ZL_REFERENCE_TEXT_SIZE];
-    const char *why, *name = job->request->reference, *source = job->request->source;
-    if (zl_reference_parse(zl_str(name), &ref, &why) < 0 || ref.digest[0])
-        return zl_fail(err, ZL_E_INVALID, "'%.100s' can't name an imported image: %s", name,
-                       ref.digest[0] ? "it has a digest" : why);
     struct made layer;
     struct stat st;
-    int r = zl_confine(&job->store, source, err);
-    if (r < 0)
-        return r;
-    zl_auto_close int blob = stage(job, source, err);
+    zl_auto_close int blob = stage(job, job->request->source, err);
     if (blob < 0)
         return blob;
     if (lseek(blob, 0, SEEK_SET) < 0 || fstat(blob, &st) < 0)
@@ -213,7 +204,25 @@ int zl_import(struct zl_image_job *job, struct zl_err *err)
     zl_auto_close int lock = zl_store_lock(&job->store, false);
     if (lock < 0)
         return zl_fail(err, lock, "lock the image store");
-    r = unpack(job, blob, &layer, err);
+    int r = unpack(job, blob, &layer, err);
     r = r < 0 ? r : zl_image_job_keep_blob(job, "layer", layer.blob, err);
-    return r < 0 ? r : write_image(job, zl_reference_print(&ref, text), &layer, (uint64_t)st.st_size, err);
+    return r < 0 ? r : write_image(job, reference, &layer, (uint64_t)st.st_size, err);
+}
+
+int zl_import(struct zl_image_job *job, struct zl_err *err)
+{
+    struct zl_reference ref;
+    char text[ZL_REFERENCE_TEXT_SIZE];
+    const char *why, *name = job->request->reference;
+    if (zl_reference_parse(zl_str(name), &ref, &why) < 0 || ref.digest[0])
+        return zl_fail(err, ZL_E_INVALID, "'%.100s' can't name an imported image: %s", name,
+                       ref.digest[0] ? "it has a digest" : why);
+    zl_reference_print(&ref, text);
+    int r = zl_confine(&job->store, job->request->source, err);
+    r = r < 0 ? r : make(job, text, err);
+    if (r < 0)
+        zl_wrap(err, r, "import %.200s", text);
+    if (r == ZL_E_DISK_FULL)
+        return zl_hint(err, r, "make room below %.150s", job->store.path);
+    return r;
 }

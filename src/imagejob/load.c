@@ -359,6 +359,10 @@ int zl_load(struct zl_image_job *job, struct zl_err *err)
                         "a root filesystem is taken by `zlayer image import`");
     }
     zl_staged_done(&l.staged);
+    if (r == ZL_E_DISK_FULL)
+        zl_hint(err, r, "make room below %.150s", job->store.path);
+    if (r < 0 && zl_streq(job->request->source, "/proc/self/fd/3")) /* where the command line puts it */
+        return zl_wrap(err, r, "load standard input");
     if (r < 0)
         return zl_wrap(err, r, "load '%.200s'", job->request->source);
     dprintf(job->events, "{\"event\":\"done\",\"images\":%u}\n", l.images);

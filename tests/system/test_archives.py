@@ -529,6 +529,43 @@ def test_blobs_that_are_there_stay(store, liar, layouts, tmp_path):
     store.whole()
 
 
+# --- what is said
+
+def on_small_disk(tmp_path, size, command, **kw):
+    """What `command` says on stderr, with a data dir on a disk of that size."""
+    data = tmp_path / "small"
+    data.mkdir(exist_ok=True)
+    r = subprocess.run(["unshare", "-m", "sh", "-ec", f'mount -t tmpfs -o size={size} tmpfs "$1"; shift; exec "$@"', "sh", data, program("zlayer"), *command],
+                       env={"PATH": os.environ["PATH"], "HOME": "/nowhere", "ZLAYER_DATA_DIR": str(data), "NO_COLOR": "1"}, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, check=False, timeout=60 * SLOW, **kw)
+    assert r.returncode == 1 and r.stdout == b""
+    return r.stderr.decode(), data
+
+
+def test_import_and_load_say_that_the_disk_is_full(tmp_path, layouts):
+    need_root()
+    (tmp_path / "root" / "bin").mkdir(parents=True)
+    (tmp_path / "root" / "bin" / "busybox").write_bytes(os.urandom(3 << 20))
+    with tarfile.open(tmp_path / "root.tar", "w") as t:
+        t.add(tmp_path / "root", arcname=".")
+    for size, source in (("1m", "root"), ("1m", "root.tar"), ("5m", "root"), ("5m", "root.tar")):  # full while copying, while unpacking
+        said, data = on_small_disk(tmp_path, size, ["image", "import", tmp_path / source, "-t", "t/r:1"])
+        assert "error: import docker.io/t/r:1: " in said and "no space left on" in said.lower(), (size, source, said)
+        assert f"make room below {data}" in said
+        assert size != "1m" or source != "root" or "'bin/busybox'" in said
+    here = Here(tmp_path / "data")
+    here.cli("image", "import", tmp_path / "root", "-t", "t/r:1")
+    here.cli("image", "save", "-o", tmp_path / "a.tar", "t/r:1")
+    with open(tmp_path / "a.tar", "rb") as f:
+        said, data = on_small_disk(tmp_path, "1m", ["image", "load", "-"], stdin=f)
+    assert "/proc/self" not in said and "error: load standard input: " in said and f"make room below {data}" in said, said
+    pipe = subprocess.Popen(["cat", tmp_path / "a.tar"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said, data = on_small_disk(tmp_path, "1m", ["image", "load", "-"], stdin=pipe.stdout)
+    pipe.stdout.close()
+    pipe.wait(30)
+    assert said.startswith("error: load standard input: copy the archive: No space left on device") and f"make room below {data}" in said, said
+
+
 # --- several at once, a full disk, kill -9
 
 @pytest.fixture
