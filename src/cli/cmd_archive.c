@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct save_options {
@@ -22,7 +23,8 @@ static int absolute(struct zl_cli *cli, const char *path, const char **ret, stru
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     zl_auto_free char *above = slash ? zl_xstrndup(path, (size_t)(slash - path) + 1) : zl_xstrdup(".");
-    if (!*name)
+    struct stat there;
+    if (!*name || (stat(path, &there) == 0 && S_ISDIR(there.st_mode)))
         return zl_fail(err, ZL_E_USAGE, "--output '%.200s' is a folder, not a file", path);
     if (!realpath(above, folder))
         return zl_fail_errno(err, errno == ENOENT ? ZL_E_NOT_FOUND : -errno, -errno, "can't write '%.200s'", path);

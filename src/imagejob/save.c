@@ -32,12 +32,10 @@ struct save {
 
 static int failed(struct save *s, const char *name, struct zl_err *err)
 {
-    int e = archive_errno(s->tar);
-    return zl_fail(err,
-                   e == ENOSPC || e == EDQUOT ? ZL_E_DISK_FULL
-                   : e > 0                    ? -e
-                                              : -EIO,
-                   "write '%.100s' into the archive", name);
+    int e = archive_errno(s->tar), cause = e > 0 ? -e : -EIO;
+    zl_auto_free char *what =
+        *name ? zl_xasprintf("write '%.100s' into the archive", name) : zl_xstrdup("write the archive");
+    return zl_fail_errno(err, e == ENOSPC || e == EDQUOT ? ZL_E_DISK_FULL : cause, cause, "%s", what);
 }
 
 static bool once(struct save *s, const char *name)
@@ -344,6 +342,9 @@ static int write_file(struct save *s, int dir, const char *name, const struct zl
     char id[ZL_ID_HEX_SIZE];
     zl_id_make(id);
     zl_auto_free char *half = zl_xasprintf(".%.180s.%.8s", name, id);
+    struct stat there;
+    if (fstatat(dir, name, &there, 0) == 0 && S_ISDIR(there.st_mode))
+        return zl_fail_errno(err, ZL_E_INVALID, -EISDIR, "write the archive '%.200s'", s->job->request->target);
     zl_auto_close int fd = zl_openat(dir, half, O_WRONLY | O_CREAT | O_EXCL, 0644);
     if (fd < 0)
         return zl_fail(err, fd, "make a file beside '%.200s'", s->job->request->target);

@@ -566,6 +566,22 @@ def test_import_and_load_say_that_the_disk_is_full(tmp_path, layouts):
     assert said.startswith("error: load standard input: copy the archive: No space left on device") and f"make room below {data}" in said, said
 
 
+def test_save_says_why_it_can_not_write(store, layouts, tmp_path):
+    store.cli("image", "load", layouts["one"][0])
+    with open("/dev/full", "wb") as full:
+        for form in ("oci", "docker"):
+            r = store.cli("image", "save", "--format", form, "-o", "-", NAME, check=False, stdout=full)
+            assert r.returncode == 1 and b"the archive: No space left on device" in r.stderr and b"''" not in r.stderr, r.stderr
+    (tmp_path / "folder").mkdir()
+    for target in ("folder", "folder/"):
+        r = store.cli("image", "save", "-o", f"{tmp_path}/{target}", NAME, check=False)
+        assert r.returncode == 2 and b"is a folder" in r.stderr
+    p = store.start(verb="save", references=[NAME], target=str(tmp_path / "folder"))  # as others than the command line may ask
+    out, _ = p.communicate(timeout=30 * SLOW)
+    assert p.returncode and "write the archive" in out and "irectory" in out and "progress" not in out, out
+    assert sorted(q.name for q in tmp_path.iterdir() if q.name.startswith(".")) == []
+
+
 # --- several at once, a full disk, kill -9
 
 @pytest.fixture
