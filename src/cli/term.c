@@ -81,18 +81,28 @@ const char *zl_style_of_name(const struct zl_term *t, const char *name)
     return t->colour ? codes[hash % ZL_ARRAY_LEN(codes)] : "";
 }
 
+/* U+202A to U+202E and U+2066 to U+2069 show what follows in another order than it has. */
+static bool reorders(const char *p, size_t n)
+{
+    unsigned char last = n >= 3 ? (unsigned char)p[2] : 0;
+    return (n >= 3 && memcmp(p, "\xe2\x80", 2) == 0 && last >= 0xaa && last <= 0xae) ||
+           (n >= 3 && memcmp(p, "\xe2\x81", 2) == 0 && last >= 0xa6 && last <= 0xa9);
+}
+
 void zl_term_clean(struct zl_buf *out, struct zl_str text)
 {
     size_t from = 0;
     for (size_t i = 0; i < text.n; i++) {
         unsigned char c = (unsigned char)text.p[i];
         /* C1 controls as UTF-8 (0xc2 0x80..0x9f) steer some terminals as ESC does. */
-        bool c1 = c == 0xc2 && i + 1 < text.n && ((unsigned char)text.p[i + 1] & 0xe0) == 0x80;
-        if ((c >= ' ' && c != 0x7f && !c1) || c == '\t')
+        size_t more = c == 0xc2 && i + 1 < text.n && ((unsigned char)text.p[i + 1] & 0xe0) == 0x80 ? 1
+                      : reorders(text.p + i, text.n - i)                                           ? 2
+                                                                                                   : 0;
+        if ((c >= ' ' && c != 0x7f && !more) || c == '\t')
             continue;
         zl_buf_add(out, text.p + from, i - from);
         zl_buf_putc(out, '?');
-        i += c1;
+        i += more;
         from = i + 1;
     }
     if (from < text.n)

@@ -29,7 +29,8 @@ enum zl_style { ZL_PLAIN, ZL_BOLD, ZL_DIM, ZL_RED, ZL_GREEN, ZL_YELLOW, ZL_CYAN 
 const char *zl_style(const struct zl_term *t, enum zl_style style);
 /* One stable colour for a name, for log prefixes. */
 const char *zl_style_of_name(const struct zl_term *t, const char *name);
-/* Appends text of outside with control bytes (but TAB) shown as '?', so that it can't steer the terminal. */
+/* Appends text of outside with controls (but TAB) and what reorders text shown as '?', so that it can't steer the
+ * terminal or look like another. */
 void zl_term_clean(struct zl_buf *out, struct zl_str text);
 /* How many columns a UTF-8 text takes, roughly: code points that are not combining. */
 size_t zl_term_columns(struct zl_str text);

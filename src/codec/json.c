@@ -103,12 +103,18 @@ size_t codec_utf8(const unsigned char *s, size_t n)
     return len;
 }
 
-/* U+0085, U+2028, U+2029 and U+FEFF end lines, or are passed over, in the eyes of YAML 1.1 and of JavaScript. */
-static bool ends_lines_elsewhere(const unsigned char *p, size_t len)
+/*
+ * The code point of a sequence of 2 or 3 bytes that is better written by its number, else 0: U+2028, U+2029 and U+FEFF
+ * end lines, or are passed over, in the eyes of YAML 1.1 and of JavaScript, as does U+0085; that and the other C1
+ * controls steer terminals; U+202A to U+202E and U+2066 to U+2069 show text in another order than it has.
+ */
+static unsigned by_number(const unsigned char *p, size_t len)
 {
-    return (len == 2 && memcmp(p, "\xc2\x85", 2) == 0) ||
-           (len == 3 && (memcmp(p, "\xe2\x80\xa8", 3) == 0 || memcmp(p, "\xe2\x80\xa9", 3) == 0 ||
-                         memcmp(p, "\xef\xbb\xbf", 3) == 0));
+    unsigned c = len == 2   ? (unsigned)(p[0] & 0x1f) << 6 | (p[1] & 0x3f)
+                 : len == 3 ? (unsigned)(p[0] & 0x0f) << 12 | (unsigned)(p[1] & 0x3f) << 6 | (p[2] & 0x3f)
+                            : 0;
+    bool is = (c >= 0x80 && c <= 0x9f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff;
+    return is ? c : 0;
 }
 
 void zl_json_string(struct zl_buf *out, struct zl_str s)
@@ -129,8 +135,8 @@ void zl_json_string(struct zl_buf *out, struct zl_str s)
             zl_buf_puts(out, "\\r");
         } else if (c < 0x20 || c == 0x7f) {
             zl_buf_printf(out, "\\u%04x", c);
-        } else if ((len = codec_utf8(p + i, s.n - i)) > 0 && ends_lines_elsewhere(p + i, len)) {
-            zl_buf_puts(out, len == 2 ? "\\u0085" : c == 0xef ? "\\ufeff" : p[i + 2] == 0xa8 ? "\\u2028" : "\\u2029");
+        } else if ((len = codec_utf8(p + i, s.n - i)) > 0 && by_number(p + i, len)) {
+            zl_buf_printf(out, "\\u%04x", by_number(p + i, len));
         } else if (len > 0) {
             zl_buf_add(out, p + i, len);
         } else {

@@ -63,7 +63,7 @@ bool zl_value_true(const struct zl_value *map, const char *key);
 bool zl_value_equal(const struct zl_value *a, const struct zl_value *b);
 const char *zl_value_kind_name(enum zl_value_kind kind); /* "a string", "a map" … */
 
-/* Writing. indent 0: one line. Invalid UTF-8 becomes U+FFFD. */
+/* Writing. indent 0: one line. Invalid UTF-8 becomes U+FFFD; what steers or reorders text is written by number. */
 void zl_json_print(struct zl_buf *out, const struct zl_value *v, unsigned indent);
 void zl_json_string(struct zl_buf *out, struct zl_str s);
 void zl_yaml_print(struct zl_buf *out, const struct zl_value *v);

@@ -582,6 +582,17 @@ def test_save_says_why_it_can_not_write(store, layouts, tmp_path):
     assert sorted(q.name for q in tmp_path.iterdir() if q.name.startswith(".")) == []
 
 
+def test_what_images_say_does_not_steer_the_terminal(store, tmp_path):
+    rootfs = tmp_path / "rootfs.tar"
+    rootfs.write_bytes(odd.tar([odd.entry("f", data=b"x")]))
+    bad = "\u009b31m\u202e\u2066\u202a\u2069"
+    store.cli("image", "import", rootfs, "-t", "t/r:1", "--env", f"A={bad}", "--cmd", bad, "--user", bad)
+    assert f"A={bad}" in store.json("image", "inspect", "t/r:1")["env"]  # by number, and the same when read
+    for form in ("json", "yaml", "table"):
+        said = store.cli("image", "inspect", "t/r:1", "-o", form).stdout.decode()
+        assert not set(bad) & set(said) - set("31m") and "\\u202e" in said
+
+
 # --- several at once, a full disk, kill -9
 
 @pytest.fixture

@@ -90,6 +90,8 @@ static void text_of_outside_cannot_steer_the_terminal(void **state)
     memset(&cli, 0, sizeof cli);
     const char *text = printed("[{\"name\":\"a\\u001b[2Jb\\u0007\\u009bc\"}]");
     assert_non_null(strstr(text, "a?[2Jb??c"));
+    text = printed("[{\"name\":\"a\\u202a\\u202eb\\u2066\\u2069c\\u2029\\u202f\\u2065\\u206a\"}]");
+    assert_non_null(strstr(text, "a??b??c\xe2\x80\xa9\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa")); /* their neighbours */
 }
 
 static void colour_is_decided_in_the_documented_order(void **state)

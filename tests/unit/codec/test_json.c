@@ -100,6 +100,9 @@ static void strings_are_escaped_and_always_utf8(void **state)
           "b",
           "\"a\xef\xbf\xbd"
           "b\"" },
+        { "\xc2\x80\xc2\x9f\xc2\xa0", "\"\\u0080\\u009f\xc2\xa0\"" }, /* C1 controls, and what is none */
+        { "\xe2\x80\xa9\xe2\x80\xaa\xe2\x80\xae\xe2\x80\xaf", "\"\\u2029\\u202a\\u202e\xe2\x80\xaf\"" },
+        { "\xe2\x81\xa5\xe2\x81\xa6\xe2\x81\xa9\xe2\x81\xaa", "\"\xe2\x81\xa5\\u2066\\u2069\xe2\x81\xaa\"" },
         { "\xed\xa0\x80", NULL }, /* a lone surrogate */
         { "\xf4\x90\x80\x80", NULL },
         { "\xe2\x82", NULL },

@@ -246,6 +246,7 @@ static void what_is_printed_is_read_back_the_same(void **state)
         "plain\n",
         "'...'\n",
         "\"a\\u2028b\\u2029 \\u0085 \\ufeff\"\n",
+        "\"\\u009b31m \\u202e \\u2069 \\u00a0 \\u2065 \\u206a\": [\"\\u0080\\u202a\"]\n",
     };
     (void)state;
     for (size_t i = 0; i < ZL_ARRAY_LEN(texts); i++) {
