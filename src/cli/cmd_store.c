@@ -17,7 +17,7 @@ static int work(struct zl_cli *cli, const struct zl_image_request *request, stru
     return zl_image_work_with(cli, request, &o, done, err);
 }
 
-/* What the job says at the end, without what makes it an event, and the rows under a name. */
+/* The counts that the job says at the end, and the rows under a name. */
 static struct zl_value *with_rows(struct zl_cli *cli, const struct zl_value *done, const char *name,
                                   struct zl_value *rows)
 {

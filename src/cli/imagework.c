@@ -68,7 +68,7 @@ static int take(struct listener *l, struct zl_str line, struct zl_err *err)
     }
     if (!zl_streq(kind, "error")) {
         if (zl_streq(kind, "done"))
-            l->last = e;
+            l->last = without_event(cli, e);
         else if (l->rows)
             zl_value_append(l->rows, without_event(cli, e));
         return 0;

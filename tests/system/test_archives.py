@@ -593,6 +593,22 @@ def test_what_images_say_does_not_steer_the_terminal(store, tmp_path):
         assert not set(bad) & set(said) - set("31m") and "\\u202e" in said
 
 
+def test_results_are_no_events(store, liar, registry, layouts, tmp_path):
+    """What programs read is what was made; `event` is between the job and the command line."""
+    rootfs = tmp_path / "rootfs.tar"
+    rootfs.write_bytes(odd.tar([odd.entry("f", data=b"x")]))
+    liar.load(layouts["one"][0])
+    results = [store.json("image", "import", rootfs, "-t", "t/r:1"), store.json("pull", f"{liar.host}/t/x:v1"),
+               store.json("push", "t/r:1", f"{registry.host}/t/y:1"), store.json("image", "load", layouts["two"][0]), store.json("image", "history", "t/r:1"),
+               store.json("image", "diff", "t/r:1", "t/two:1"), store.json("image", "df"), store.json("image", "fsck"),
+               store.json("image", "prune", "--all", "--dry-run")]
+    for result in results:
+        assert result
+        for row in result if isinstance(result, list) else [result]:
+            assert "event" not in row
+    assert results[0]["digest"] and results[1][0]["digest"] and results[2]["digest"]
+
+
 # --- several at once, a full disk, kill -9
 
 @pytest.fixture
