@@ -39,6 +39,10 @@ static int check(struct zl_image_job *job, struct zl_registry *registry, const s
                  struct zl_err *err)
 {
     int r = zl_registry_check(registry, err);
+    if (r == ZL_E_UNAUTHORIZED) {
+        err->hint[0] = 0; /* it speaks of images, and of logging in */
+        (void)zl_hint(err, r, "user name or password is wrong; some registries want a token made for this");
+    }
     return r < 0 ? zl_wrap(err, r, "log in to %.100s", ref->registry) : 0;
 }
 

@@ -498,8 +498,9 @@ def test_login_and_logout(user, served, tmp_path, config):
     r = served(auth={"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}})
     file = config.folder / "auth.json"
     bad = user.run("login", "-u", "me", "--password-stdin", r.host, stdin="wrong\n", check=False)
-    assert bad.returncode == 5 and "refuses access" in bad.stderr and r.host in bad.stderr and not file.exists()
+    assert bad.returncode == 5 and "refuses access" in bad.stderr and "user name or password is wrong" in bad.stderr and r.host in bad.stderr and not file.exists()
     good = user.run("login", "-u", "me", "--password-stdin", r.host, stdin="sesame\n")
+    assert "keeps others" not in bad.stderr
     assert str(file) in good.stderr and "sesame" not in good.stderr
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     oci.layout(tmp_path / "l", LAYERS)
