@@ -200,7 +200,12 @@ int zl_endpoint_refuse(struct zl_endpoint *at, struct zl_fetch_reply *reply, str
     if (reply->status == 429)
         return zl_hint(err, zl_fail(err, ZL_E_RATE_LIMITED, "the registry takes no more requests for now%s", said),
                        "try again later, or with credentials");
-    return zl_fail(err, ZL_E_REGISTRY, "the registry answered %ld%s", reply->status, said);
+    zl_fail(err, ZL_E_REGISTRY, "the registry answered %ld%s", reply->status, said);
+    if (reply->status == 400 && zl_oci_wants_https(zl_buf_view(&reply->error_body)))
+        return zl_hint(err, err->code,
+                       "it speaks HTTPS: give it `ca` or `tls: verify` in registries.yml; on loopback plain HTTP is "
+                       "spoken without");
+    return err->code;
 }
 
 /* ---- requests ---- */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { EXPIRES_DEFAULT_S = 60, EXPIRES_MAX_S = 86400 };
 
@@ -34,6 +35,19 @@ int zl_oci_token_parse(struct zl_arena *arena, struct zl_str body, struct zl_oci
     if (ret->expires_s == 0 || ret->expires_s > EXPIRES_MAX_S)
         ret->expires_s = ret->expires_s ? EXPIRES_MAX_S : EXPIRES_DEFAULT_S;
     return 0;
+}
+
+bool zl_oci_wants_https(struct zl_str body)
+{
+    static const char *const said[] = {
+        "HTTP request to an HTTPS server",     /* Go's servers, with it the usual registries */
+        "HTTP request was sent to HTTPS port", /* nginx */
+        "plain HTTP to an SSL-enabled server", /* Apache */
+    };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(said); i++)
+        if (body.n && memmem(body.p, body.n, said[i], strlen(said[i])))
+            return true;
+    return false;
 }
 
 char *zl_oci_error_text(struct zl_str body, char *ret, size_t size)

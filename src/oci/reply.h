@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/str.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { ZL_OCI_TOKEN_MAX = 64 << 10 };
@@ -19,6 +20,8 @@ struct zl_oci_token {
 };
 int zl_oci_token_parse(struct zl_arena *arena, struct zl_str body, struct zl_oci_token *ret) ZL_MUST;
 
+/* Whether a 400 is what common servers say to plain HTTP on a port for HTTPS. */
+bool zl_oci_wants_https(struct zl_str body);
 /* The first error of an error body as "message", or its code; printable ASCII only, "" when there is none. */
 char *zl_oci_error_text(struct zl_str body, char *ret, size_t size);
 

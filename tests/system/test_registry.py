@@ -275,7 +275,8 @@ def test_a_registry_with_its_own_authority(store, served, certificates, config, 
     assert oci.digest(raw(to, f"--cert-dir={certificates}/for-skopeo")) == digest
     assert pulled(store, to, env=env)["digest"] == digest
     pulled(store, to, env=config({r.host: {"tls": "unverified"}}))
-    refused(store, to, "registry_error", r.host, "400", env=config({r.host: {"tls": "none"}}), verb="pull")
+    refused(store, to, "registry_error", r.host, "400", "`tls: verify`", env=config({r.host: {"tls": "none"}}), verb="pull")
+    refused(store, to, "registry_error", r.host, "400", "`ca`", env=config({}), verb="pull")  # on loopback
 
 
 def test_connections_are_used_again(store, served, liar, certificates, config, image):

@@ -53,6 +53,16 @@ static void test_error_text(void **state)
         "0123456");
 }
 
+static void test_wants_https(void **state)
+{
+    assert_true(zl_oci_wants_https(ZL_STR("Client sent an HTTP request to an HTTPS server.\n")));
+    assert_true(zl_oci_wants_https(ZL_STR("<center>The plain HTTP request was sent to HTTPS port</center>")));
+    assert_true(zl_oci_wants_https(ZL_STR("Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />")));
+    assert_false(zl_oci_wants_https(ZL_STR("")));
+    assert_false(zl_oci_wants_https((struct zl_str){ 0 }));
+    assert_false(zl_oci_wants_https(ZL_STR("{\"errors\":[{\"code\":\"DIGEST_INVALID\"}]}")));
+}
+
 static void test_ranges(void **state)
 {
     uint64_t n = 7;
@@ -96,10 +106,8 @@ static void test_link(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_token),
-        cmocka_unit_test(test_error_text),
-        cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_link),
+        cmocka_unit_test(test_token),  cmocka_unit_test(test_error_text), cmocka_unit_test(test_wants_https),
+        cmocka_unit_test(test_ranges), cmocka_unit_test(test_link),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
