@@ -14,10 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A layer in work takes a thread for its blob, and unless it is SMALL one for its stream and one for its files, of
- * which there are LARGE_MAX at a time. Each may need a zstd window of 8 MiB, whatever the blob's size. AHEAD bounds
- * what waits for the layers below it. */
-enum { THREADS_MAX = 4, LARGE_MAX = 3, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
+/* A layer in work takes a thread for its blob, and unless it is SMALL one for its stream and one for its files. Each
+ * may need a zstd window of 8 MiB. AHEAD bounds what waits for the layers below it. */
+enum { THREADS_MAX = 4, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
 
 /* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but not all the
  * time. */
@@ -48,7 +47,7 @@ struct work {
     pthread_mutex_t turn; /* chains are locked in their order, so that two jobs never wait for each other */
     pthread_mutex_t lock; /* of what follows and of the layers' states */
     pthread_cond_t changed, finished;
-    unsigned next, settled, large;
+    unsigned next, settled;
     bool over;          /* the committer may end */
     unsigned committed; /* the committer's, later the main thread's */
     atomic_uint_fast64_t written;
@@ -209,7 +208,7 @@ static bool is_being_fetched(const struct work *w, const struct layer *l)
 
 static bool has_to_wait(const struct work *w, const struct layer *l)
 {
-    return w->next >= w->settled + AHEAD || (is_large(l) && w->large == LARGE_MAX) || is_being_fetched(w, l);
+    return w->next >= w->settled + AHEAD || is_being_fetched(w, l);
 }
 
 /* The next layer that is missing, its chain locked; NULL when there is none, or when the work has failed. */
@@ -221,10 +220,8 @@ static struct layer *next_layer(struct work *w)
     pthread_mutex_lock(&w->lock);
     while (!w->failed && w->next < w->n && has_to_wait(w, &w->layers[w->next]))
         pthread_cond_wait(&w->changed, &w->lock);
-    if (!w->failed && w->next < w->n) {
+    if (!w->failed && w->next < w->n)
         l = &w->layers[w->next++];
-        w->large += is_large(l);
-    }
     pthread_mutex_unlock(&w->lock);
     if (l && (l->lock = zl_chain_lock(&w->job->store, l->chain_id, w->stop, &err)) < 0) {
         fail_work(w, l->lock, &err);
@@ -247,7 +244,6 @@ static void *fetcher(void *arg)
         }
         pthread_mutex_lock(&w->lock);
         l->state = (enum layer_state)r;
-        w->large -= is_large(l);
         pthread_cond_broadcast(&w->changed);
         pthread_mutex_unlock(&w->lock);
     }

@@ -355,7 +355,7 @@ def test_the_folders_of_docker_and_podman(served, certificates, config, tmp_path
     other = {"ca": str(certificates / "ca.crt")}
     put("containers")
     put("docker")
-    assert "certificate" in refused(store, image, "pull_failed", destination=to, env=config({r.host: other}))["message"]
+    fails("pull_failed", r.host, env=config({r.host: other}))  # the server hangs up, with an alert or before it is read
 
 
 def test_files_that_are_wrong(store, image, config, tmp_path):
