@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 
+import lying
 import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
@@ -235,6 +236,21 @@ class Registry:
     def close(self):
         self.process.terminate()
         self.process.wait(10)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A data dir and the image jobs on it."""
+    from test_images import Store  # pylint: disable=import-outside-toplevel  (it needs this module)
+    return Store(tmp_path / "data")
+
+
+@pytest.fixture
+def liar():
+    """A registry that lies on request."""
+    r = lying.Registry()
+    yield r
+    r.close()
 
 
 @pytest.fixture

@@ -611,13 +611,6 @@ def test_results_are_no_events(store, liar, registry, layouts, tmp_path):
 
 # --- several at once, a full disk, kill -9
 
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
-
-
 def test_two_pulls_do_the_work_once(store, liar, tmp_path):
     odd.layout(tmp_path / "big", [odd.tar([odd.entry(f"f{i}", data=os.urandom(300000))]) for i in range(8)])
     liar.load(tmp_path / "big")

@@ -10,8 +10,8 @@ import pytest
 import tokens
 from conftest import TOP
 from test_images import LAYERS, Store
-from test_registry import (config, liar, login_file, pulled, pushed, put_artifact, put_index, raw,  # noqa: F401  (fixtures)
-                           refused, served, skopeo, store)
+from test_registry import (config, login_file, pulled, pushed, put_artifact, put_index, raw,  # noqa: F401  (fixtures)
+                           refused, served, skopeo)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import oci
 import pytest
 from conftest import free_port
 from test_images import Store
-from test_registry import certificates, config, liar, pushed, raw, refused, served, skopeo, store  # noqa: F401  (fixtures)
+from test_registry import certificates, config, pushed, raw, refused, served, skopeo  # noqa: F401  (fixtures)
 
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"

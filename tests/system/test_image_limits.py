@@ -5,23 +5,10 @@ import subprocess
 import tarfile
 
 import check_store
-import lying
 import oci
 import pytest
 from conftest import Node
-from test_images import Store, put_image
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data")
-
-
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
+from test_images import put_image
 
 
 @pytest.fixture

@@ -1,22 +1,9 @@
 """How images are called: long names, and names by digest."""
 import check_store
-import lying
 import oci
 import pytest
 from conftest import Node
-from test_images import LAYERS, Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data")
-
-
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
+from test_images import LAYERS
 
 
 @pytest.fixture

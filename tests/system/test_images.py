@@ -107,18 +107,6 @@ class Store:
                 assert (self.images / "blobs" / "sha256" / blob[7:]).exists()
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data")
-
-
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
-
-
 LAYERS = [{"bin/app": b"#!app\n" * 1000, "etc/conf": b"one"}, {"etc/conf": b"two", "data/big": os.urandom(300000)}]
 
 

@@ -7,7 +7,7 @@ import lying
 import oci
 import pytest
 from conftest import BUILD, free_port, wait_for
-from test_registry import liar, pulled, put_index, refused, store  # noqa: F401  (fixtures)
+from test_registry import pulled, put_index, refused  # noqa: F401  (fixtures)
 from test_spine import containers, fetch, spec
 
 OTHER = "mips64le"

@@ -28,18 +28,6 @@ BIG = os.urandom(400000)
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data")
-
-
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
-
-
-@pytest.fixture
 def proxy(registry):
     p = faultproxy.Proxy(registry.host)
     yield p

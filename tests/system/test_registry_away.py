@@ -11,19 +11,7 @@ import lying
 import oci
 import pytest
 import tokens
-from test_images import LAYERS, Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data")
-
-
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
+from test_images import LAYERS
 
 
 @pytest.fixture

@@ -12,21 +12,9 @@ import lying
 import odd
 import pytest
 from conftest import SLOW, need_root, program
-from test_images import Store, put_image
+from test_images import put_image
 
 IMAGES = odd.images()
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data")
-
-
-@pytest.fixture
-def liar():
-    r = lying.Registry()
-    yield r
-    r.close()
 
 
 def ours(store, liar, folder, where):
