@@ -104,8 +104,10 @@ static void *placer(void *arg)
     struct progress *p = arg;
     struct layer *l = p->layer;
     l->placed = zl_layer_place(&l->layer, l->fd, &l->feed, &l->err);
-    if (l->placed == ZL_E_DISK_FULL)
-        fail_work(p->w, l->placed, &l->err);
+    if (l->placed == ZL_E_DISK_FULL) {
+        struct zl_err err = l->err;
+        fail_work(p->w, zl_wrap(&err, l->placed, "unpack the layer %.19s…", l->blob->digest), &err);
+    }
     return NULL;
 }
 

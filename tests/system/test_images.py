@@ -718,7 +718,8 @@ def test_the_job_writes_nowhere_else(store, liar, image, tmp_path):
 
 def test_a_full_disk(tmp_path, liar):
     need_root()
-    put_tars(liar, oci.tar_of({f"f{i}": os.urandom(100000) for i in range(30)}))
+    tar = oci.tar_of({f"f{i}": os.urandom(100000) for i in range(30)})
+    put_tars(liar, tar)
     data = tmp_path / "small"
     data.mkdir()
     request = json.dumps({"verb": "pull", "reference": f"{liar.host}/t/x:v1"})
@@ -728,4 +729,5 @@ def test_a_full_disk(tmp_path, liar):
         lines = r.stdout.splitlines()
         errors = [json.loads(line) for line in lines if line.startswith("{") and "error" in line]
         assert r.returncode == 1 and errors[-1]["code"] == "disk_full" and "room" in errors[-1]["hint"], r.stdout
+        assert oci.digest(tar)[:19] in errors[-1]["message"]
         assert not [line for line in lines if "/refs/" in line or "/staging/" in line]
