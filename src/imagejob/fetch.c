@@ -245,6 +245,9 @@ static int failure(struct leg *l, CURLcode c, const char *text, const struct ori
         return zl_hint(l->err, ZL_E_PULL_FAILED, "is the registry's name right, and does this machine have a network?");
     if (c == CURLE_COULDNT_CONNECT)
         return zl_hint(l->err, ZL_E_PULL_FAILED, "is a registry running at %s:%s?", to->host, to->port);
+    if (c == CURLE_PEER_FAILED_VERIFICATION && (strstr(text, "expired") || strstr(text, "not yet valid")))
+        return zl_hint(l->err, ZL_E_PULL_FAILED,
+                       "is this machine's clock right? Otherwise its certificate is to be renewed");
     if (c == CURLE_PEER_FAILED_VERIFICATION)
         return zl_hint(l->err, ZL_E_PULL_FAILED,
                        "name the authority that signed its certificate as `ca` in registries.yml, if you trust it");

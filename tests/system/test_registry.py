@@ -249,6 +249,15 @@ def certificates(tmp_path):
     return folder
 
 
+def test_a_clock_that_is_wrong(store, served, certificates, config, image):
+    """Or a certificate that is old: nobody can tell from here."""
+    tokens.certificate(certificates, "yesterday", days=-1)
+    r = served(tls={"certificate": str(certificates / "yesterday.crt"), "key": str(certificates / "yesterday.key")})
+    env = config({r.host: {"ca": str(certificates / "ca.crt")}})
+    refused(store, image, "pull_failed", r.host, "expired", "clock", destination=f"{r.host}/t/app:1", env=env)
+    refused(store, f"{r.host}/t/app:1", "pull_failed", r.host, "expired", "clock", env=env, verb="pull")
+
+
 def test_a_registry_with_its_own_authority(store, served, certificates, config, image):
     r = served(tls={"certificate": str(certificates / "server.crt"), "key": str(certificates / "server.key")})
     to = f"{r.host}/t/app:1"

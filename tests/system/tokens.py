@@ -21,11 +21,11 @@ def authority(folder, name="ca"):
             "-out", folder / f"{name}.crt")
 
 
-def certificate(folder, name, ca="ca", names="IP:127.0.0.1,DNS:localhost"):
-    """A certificate for 127.0.0.1 and localhost, or other names, for servers and clients."""
+def certificate(folder, name, ca="ca", names="IP:127.0.0.1,DNS:localhost", days=2):
+    """A certificate for 127.0.0.1 and localhost, or other names, for servers and clients; with days=-1 one of yesterday."""
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")
     (folder / f"{name}.ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
-    openssl("x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / f"{ca}.crt", "-CAkey", folder / f"{ca}.key", "-days", "2",
+    openssl("x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / f"{ca}.crt", "-CAkey", folder / f"{ca}.key", "-days", str(days),
             "-set_serial", str(time.time_ns()), "-extfile", folder / f"{name}.ext", "-out", folder / f"{name}.crt")
 
 
