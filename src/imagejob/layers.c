@@ -14,13 +14,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A layer in work takes a thread for its blob, and unless it is SMALL one for its stream and one for its files. Each
- * may need a zstd window of 8 MiB. AHEAD bounds what waits for the layers below it. */
-enum { THREADS_MAX = 4, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
+/* Layers that are fetched at once, and of those the ones that are unpacked: these may need a zstd window of 8 MiB each.
+ * A layer takes a thread for its blob; unless it is SMALL, it is unpacked meanwhile, which takes one for its stream and
+ * one for its files. AHEAD bounds what waits for the layers below it. */
+enum { FETCHERS_MAX = 8, PLACERS_MAX = 4, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
 
-/* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but not all the
- * time. */
-enum { WRITE_BYTES = 16 << 20, WRITE_PAUSE_MS = 50, COMMIT_MS = 300 };
+/* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but at most half of
+ * the time; and once as much was placed since as is to come, so that the last writing, for which all wait, is small. */
+enum { WRITE_BYTES = 16 << 20, WRITE_LEAST = 1 << 20, LOOK_MS = 10, COMMIT_MS = 300 };
 
 /* What has become of a layer. Only its fetching thread moves it out of WAITING. */
 enum layer_state { WAITING, PLACED, DONE };
@@ -46,11 +47,12 @@ struct work {
     atomic_bool *stop;
     pthread_mutex_t turn; /* chains are locked in their order, so that two jobs never wait for each other */
     pthread_mutex_t lock; /* of what follows and of the layers' states */
-    pthread_cond_t changed, finished;
-    unsigned next, settled;
+    pthread_cond_t changed, finished, room;
+    unsigned next, settled, placing;
     bool over;          /* the committer may end */
     unsigned committed; /* the committer's, later the main thread's */
-    atomic_uint_fast64_t written;
+    atomic_uint_fast64_t written, placed; /* bytes of files, of blobs */
+    uint64_t bytes;                       /* of all blobs */
     int failed; /* the first thread's error, and its text */
     struct zl_err err;
 };
@@ -58,7 +60,7 @@ struct work {
 struct progress {
     struct work *w;
     struct layer *layer;
-    uint64_t told_ms;
+    uint64_t told_ms, got;
 };
 
 static void fail_work(struct work *w, int r, const struct zl_err *err)
@@ -91,6 +93,9 @@ static void on_bytes(void *arg, uint64_t got)
     struct progress *p = arg;
     uint64_t now = zl_clock_mono_ms();
     zl_feed_set(&p->layer->feed, got);
+    if (is_large(p->layer)) /* which is placed behind it */
+        atomic_fetch_add_explicit(&p->w->placed, got - p->got, memory_order_relaxed); /* less, when it begins again */
+    p->got = got;
     if (now - p->told_ms >= PROGRESS_MS && got < (uint64_t)p->layer->blob->size) {
         p->told_ms = now;
         tell(p->w->job, p->layer, got);
@@ -143,29 +148,66 @@ static int place_again(struct work *w, struct layer *l)
     return r < 0 ? r : zl_layer_place(&l->layer, l->fd, &l->feed, &l->err);
 }
 
-static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct zl_err *err)
+static void begin_placing(struct work *w)
 {
-    struct progress p = { .w = w, .layer = l };
-    pthread_t thread;
-    bool behind = is_large(l); /* it is placed behind the fetching, otherwise after it */
-    int r = open_layer(w, l, err);
-    if (r < 0)
-        return r;
-    if (stored)
-        zl_feed_set(&l->feed, (uint64_t)l->blob->size);
-    if (behind && pthread_create(&thread, NULL, placer, &p) != 0)
-        return zl_fail(err, -EAGAIN, "start a thread");
-    r = stored ? 0 : fetch(w, l, &p, err);
+    pthread_mutex_lock(&w->lock);
+    while (w->placing == PLACERS_MAX)
+        pthread_cond_wait(&w->room, &w->lock);
+    w->placing++;
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void end_placing(struct work *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->placing--;
+    pthread_cond_signal(&w->room);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* The blob becomes the store's, unless it is already. */
+static int get_blob(struct work *w, struct progress *p, bool stored, struct zl_err *err)
+{
+    struct layer *l = p->layer;
+    int r = stored ? 0 : fetch(w, l, p, err);
     r = r < 0 || stored ? r : keep(w, l, err);
     zl_feed_end(&l->feed, r < 0);
     tell(w->job, l, (uint64_t)l->blob->size);
     zl_phase("pull.blob");
-    if (behind)
-        (void)pthread_join(thread, NULL);
+    return r;
+}
+
+static int get_and_place(struct work *w, struct progress *p, bool stored, struct zl_err *err)
+{
+    struct layer *l = p->layer;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, placer, p) != 0)
+        return zl_fail(err, -EAGAIN, "start a thread");
+    int r = get_blob(w, p, stored, err);
+    (void)pthread_join(thread, NULL);
+    if (r == 0 && l->feed.rewound)
+        l->placed = place_again(w, l);
+    return r;
+}
+
+static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct zl_err *err)
+{
+    struct progress p = { .w = w, .layer = l };
+    bool behind = is_large(l); /* it is placed behind the fetching, otherwise after it */
+    if (stored)
+        zl_feed_set(&l->feed, (uint64_t)l->blob->size);
+    int r = behind ? 0 : get_blob(w, &p, stored, err);
+    if (r < 0)
+        return r;
+    begin_placing(w);
+    r = open_layer(w, l, err);
+    if (r == 0 && behind)
+        r = get_and_place(w, &p, stored, err);
     else if (r == 0)
         (void)placer(&p);
-    if (r == 0 && behind && l->feed.rewound)
-        l->placed = place_again(w, l);
+    end_placing(w);
+    if (!behind || stored)
+        atomic_fetch_add_explicit(&w->placed, (uint64_t)l->blob->size, memory_order_relaxed);
     if (r == 0 && l->placed == 0 && !zl_streq(l->layer.diff_id, l->diff_id))
         l->placed = zl_fail(&l->err, ZL_E_DIGEST, "it unpacks to %s, the config says %s", l->layer.diff_id, l->diff_id);
     if (r < 0 || l->placed == 0)
@@ -266,29 +308,46 @@ static int commit(struct work *w, unsigned end, struct zl_err *err)
     return r;
 }
 
-/* Commits while others work, and keeps the disk at work: at the end there is little left to write. */
+/* How far the work is, or was when a writing to the disk began, which then took some time. */
+struct at {
+    uint64_t ms, took_ms, written, placed;
+};
+
+static struct at now_at(const struct work *w)
+{
+    return (struct at){ zl_clock_mono_ms(), 0, atomic_load(&w->written), atomic_load(&w->placed) };
+}
+
+static bool is_due(const struct work *w, const struct at *now, const struct at *last, bool whole)
+{
+    uint64_t left = w->bytes - ZL_MIN(w->bytes, now->placed), bytes = now->written - last->written;
+    uint64_t ended_ms = last->ms + last->took_ms, pause_ms = now->ms - ended_ms;
+    if (bytes >= WRITE_LEAST && left > 0 && now->placed - last->placed >= left)
+        return true; /* however short the pause */
+    return (bytes >= WRITE_BYTES && pause_ms >= last->took_ms) || (whole && pause_ms >= COMMIT_MS);
+}
+
+/* Commits while others work, and keeps the disk at work. */
 static void *committer(void *arg)
 {
     struct work *w = arg;
-    uint64_t last_ms = zl_clock_mono_ms(), pause_ms = WRITE_PAUSE_MS, last = 0;
+    struct at last = now_at(w);
     pthread_mutex_lock(&w->lock);
     while (!w->over && !w->failed) {
-        uint64_t until = zl_clock_mono_ms() + pause_ms;
+        uint64_t until = zl_clock_mono_ms() + LOOK_MS;
         const struct timespec t = { (time_t)(until / 1000), (long)(until % 1000) * 1000000 };
         (void)pthread_cond_timedwait(&w->finished, &w->lock, &t);
-        uint64_t now = zl_clock_mono_ms(), written = atomic_load(&w->written);
+        struct at now = now_at(w);
         unsigned end = w->settled;
-        bool due = written - last >= WRITE_BYTES || (end > w->committed && now - last_ms >= COMMIT_MS);
-        if (w->over || !due)
+        if (w->over || !is_due(w, &now, &last, end > w->committed))
             continue;
         pthread_mutex_unlock(&w->lock);
         struct zl_err err = { 0 };
         int r = commit(w, end, &err);
         if (r < 0)
             fail_work(w, r, &err);
-        last_ms = zl_clock_mono_ms();
-        last = written;
-        pause_ms = ZL_MAX(last_ms - now, (uint64_t)WRITE_PAUSE_MS); /* at most half of the time */
+        last = now;
+        last.took_ms = zl_clock_mono_ms() - now.ms;
         pthread_mutex_lock(&w->lock);
     }
     pthread_mutex_unlock(&w->lock);
@@ -338,8 +397,8 @@ static int settle_all(struct work *w, struct zl_err *err)
 
 static int run(struct work *w, struct zl_err *err)
 {
-    pthread_t threads[THREADS_MAX], commits;
-    unsigned n = 0, wanted = ZL_MIN(w->n, (unsigned)THREADS_MAX);
+    pthread_t threads[FETCHERS_MAX], commits;
+    unsigned n = 0, wanted = ZL_MIN(w->n, (unsigned)FETCHERS_MAX);
     if (pthread_create(&commits, NULL, committer, w) != 0)
         return zl_fail(err, -EAGAIN, "start a thread");
     while (n < wanted && pthread_create(&threads[n], NULL, fetcher, w) == 0)
@@ -377,12 +436,13 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
                              .fd = -EBADF,
                              .dir = -EBADF,
                              .lock = -EBADF };
+        w.bytes += (uint64_t)l->blob->size;
         zl_feed_init(&l->feed);
     }
     pthread_condattr_t monotonic;
     zl_assert(pthread_condattr_init(&monotonic) == 0 && pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
     zl_assert(pthread_mutex_init(&w.lock, NULL) == 0 && pthread_mutex_init(&w.turn, NULL) == 0 &&
-              pthread_cond_init(&w.changed, NULL) == 0 && pthread_cond_init(&w.finished, &monotonic) == 0);
+              pthread_cond_init(&w.changed, NULL) == 0 && pthread_cond_init(&w.room, NULL) == 0 && pthread_cond_init(&w.finished, &monotonic) == 0);
     int r = w.n ? run(&w, err) : 0;
     for (unsigned i = 0; i < w.n; i++) {
         struct layer *l = &w.layers[i];
@@ -393,6 +453,7 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
         zl_feed_done(&l->feed);
     }
     pthread_cond_destroy(&w.changed);
+    pthread_cond_destroy(&w.room);
     pthread_cond_destroy(&w.finished);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_destroy(&w.turn);
