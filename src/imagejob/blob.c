@@ -4,6 +4,7 @@
 #include "imagejob/registry_priv.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "imagejob/digest.h"
 #include "oci/manifest.h"
@@ -12,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { URLS_MAX = 8 };
+/* libcurl gives 16 KiB at a time: written together, but not held back long from who reads the file while it grows. */
+enum { URLS_MAX = 8, PENDING = 256 << 10, PENDING_MS = 50 };
 
 struct place {
     struct zl_registry *registry;
@@ -24,7 +26,9 @@ struct place {
 struct blob {
     const char *digest;
     int fd;
-    uint64_t size, got;
+    uint64_t size, got, written_ms;
+    unsigned char *pending; /* the last of what is `got`: not written yet */
+    size_t n;
     struct zl_digest *hash;
     void (*progress)(void *arg, uint64_t got);
     void *arg;
@@ -32,11 +36,24 @@ struct blob {
     unsigned exchanges; /* that what is there came from */
 };
 
+static int write_pending(struct blob *b, struct zl_err *err)
+{
+    int r = zl_write_full(b->fd, b->pending, b->n);
+    if (r < 0)
+        return zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : r, r, "write the blob");
+    b->n = 0;
+    b->written_ms = zl_clock_mono_ms();
+    if (b->progress)
+        b->progress(b->arg, b->got);
+    return 0;
+}
+
 static int start_again(struct blob *b, struct zl_err *err)
 {
     if (ftruncate(b->fd, 0) < 0 || lseek(b->fd, 0, SEEK_SET) < 0)
         return zl_fail(err, -errno, "start the file again");
     b->got = 0;
+    b->n = 0;
     b->exchanges = 0;
     zl_digest_restart(b->hash);
     if (b->progress) /* who reads the file while it grows must hear of it */
@@ -65,14 +82,18 @@ static int add_blob(void *arg, const struct zl_fetch_reply *reply, const void *p
     if (n > b->size - b->got)
         return zl_fail(err, ZL_E_DIGEST, "the registry sends more than the %llu bytes that the manifest says",
                        (unsigned long long)b->size);
-    r = zl_write_full(b->fd, p, n);
-    if (r < 0)
-        return zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : r, r, "write the blob");
     zl_digest_add(b->hash, p, n);
-    b->got += n;
-    if (b->progress)
-        b->progress(b->arg, b->got);
-    return 0;
+    while (n > 0) {
+        size_t part = ZL_MIN(n, PENDING - b->n);
+        memcpy(b->pending + b->n, p, part);
+        b->n += part;
+        b->got += part;
+        p = (const char *)p + part;
+        n -= part;
+        if (b->n == PENDING && (r = write_pending(b, err)) < 0)
+            return r;
+    }
+    return b->n && zl_clock_mono_ms() - b->written_ms >= PENDING_MS ? write_pending(b, err) : 0;
 }
 
 static int ask(const struct place *p, struct blob *b, struct zl_fetch_reply *reply, struct zl_err *err)
@@ -98,7 +119,16 @@ static int refuse(const struct place *p, struct zl_fetch_reply *reply, struct zl
 
 static int blob_once(const struct place *p, struct blob *b, struct zl_fetch_reply *reply, struct zl_err *err)
 {
+    b->written_ms = zl_clock_mono_ms();
     int x = ask(p, b, reply, err);
+    if (b->n > 0) { /* also of what broke off: the next attempt goes on there */
+        struct zl_err full = { 0 };
+        int r = write_pending(b, &full);
+        if (r < 0) {
+            *err = full;
+            return r;
+        }
+    }
     if (x == 0 && reply->status == 416 && b->got > 0) { /* it has fewer bytes than came before: from the start */
         x = start_again(b, err);
         reply->transient = x == 0;
@@ -197,12 +227,14 @@ int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, i
                       .fd = fd,
                       .size = (uint64_t)d->size,
                       .hash = zl_digest_new(),
+                      .pending = zl_xmalloc(PENDING),
                       .progress = progress,
                       .arg = arg };
     struct zl_err before = { 0 };
     int x = go_on(&b, err);
     if (x < 0) {
         zl_digest_free(b.hash);
+        free(b.pending);
         return x;
     }
     x = ZL_E_REGISTRY;
@@ -224,5 +256,6 @@ int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, i
             before = *err;
     }
     zl_digest_free(b.hash);
+    free(b.pending);
     return x < 0 ? zl_registry_add_mirrors(&before, err) : 0;
 }

@@ -58,6 +58,7 @@ int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_
     *job = (struct zl_image_job){ .staging = -EBADF, .all_staging = -EBADF, .staging_lock = -EBADF, .events = -EBADF };
     job->store.dir = -EBADF;
     zl_arena_init(&job->arena);
+    zl_decoders_init(&job->decoders);
     zl_owners_look();
     if (!data_dir)
         return 0;
@@ -84,6 +85,7 @@ void zl_image_job_close(struct zl_image_job *job)
     zl_close(job->staging_lock);
     zl_store_close(&job->store);
     zl_buf_done(&job->kept);
+    zl_decoders_done(&job->decoders);
     zl_arena_done(&job->arena);
 }
 

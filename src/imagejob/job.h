@@ -6,6 +6,7 @@
 
 #include "apidef/bodies.h"
 #include "image/store.h"
+#include "imagejob/decoders.h"
 #include "imagejob/digest.h"
 
 #include <stdatomic.h>
@@ -20,6 +21,7 @@ struct zl_image_job {
     bool disk_full;        /* what came of blobs makes room */
     atomic_bool unflushed; /* blobs were made that may not be on the disk */
     struct zl_arena arena;
+    struct zl_decoders decoders;
     const struct zl_image_request *request;
     int events; /* where event lines go */
     bool stale; /* what is done with may not be the newest: said with the done event */

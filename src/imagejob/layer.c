@@ -9,20 +9,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int make_folder(int dir, const char *name, mode_t mode)
-{
-    int r = mkdirat(dir, name, mode) < 0 ? -errno : 0;
-    return r < 0 ? r : zl_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-}
-
 int zl_layer_open(struct zl_image_job *job, struct zl_layer *l, struct zl_err *err)
 {
-    *l = (struct zl_layer){ .job = job, .folder = -EBADF, .root = -EBADF, .aside = -EBADF };
+    *l = (struct zl_layer){ .job = job, .root = -EBADF };
     zl_id_make(l->name);
-    int r = l->folder = make_folder(job->staging, l->name, 0700);
-    r = r < 0 ? r : (l->root = make_folder(l->folder, "root", 0700));
-    r = r < 0 ? r : (l->aside = make_folder(l->folder, "aside", 0700));
-    zl_unpack_init(&l->unpack, l->root, l->aside);
+    int r = mkdirat(job->staging, l->name, 0700) < 0 ? -errno : 0;
+    r = r < 0 ? r : (l->root = zl_openat(job->staging, l->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0));
+    zl_unpack_init(&l->unpack, l->root, job->staging, l->name);
     if (r >= 0)
         return 0;
     zl_layer_close(l);
@@ -34,9 +27,7 @@ void zl_layer_close(struct zl_layer *l)
     if (!l->job)
         return;
     zl_unpack_done(&l->unpack);
-    l->folder = zl_close(l->folder);
     l->root = zl_close(l->root);
-    l->aside = zl_close(l->aside);
     ZL_IGNORE(zl_remove_tree(l->job->staging, l->name)); /* the job's end drops what is left */
     l->job = NULL;
 }
@@ -61,7 +52,7 @@ static int read_tar(struct zl_layer *l, struct zl_pump_source *src, struct zl_er
 int zl_layer_place(struct zl_layer *l, int blob, struct zl_feed *feed, struct zl_err *err)
 {
     struct zl_pump_source src = { 0 };
-    int r = zl_pump_new(blob, feed, &src.pump, err);
+    int r = zl_pump_new(blob, feed, &l->job->decoders, &src.pump, err);
     if (r < 0)
         return r;
     r = read_tar(l, &src, err);
@@ -74,22 +65,17 @@ int zl_layer_settle(struct zl_layer *l, const struct zl_lowers *lowers, struct z
 {
     int r = zl_unpack_settle(&l->unpack, lowers, err);
     zl_unpack_done(&l->unpack);
-    if (r == 0) {
-        ZL_IGNORE(zl_remove_tree(l->folder, "aside")); /* goes with the folder otherwise */
-        l->aside = zl_close(l->aside);
-        l->folder = zl_close(l->folder);
+    if (r == 0)
         zl_phase("pull.unpacked");
-    }
     return r;
 }
 
 /* A layer that another job has made meanwhile is as good as ours: content under a ChainID is the same. */
 int zl_layer_commit(struct zl_layer *l, const char *chain_id, struct zl_err *err)
 {
-    char from[60], to[100];
-    snprintf(from, sizeof from, "%s/root", l->name);
+    char to[100];
     snprintf(to, sizeof to, "layers/%s", chain_id + 7);
-    if (renameat(l->job->staging, from, l->job->store.dir, to) < 0 && errno != EEXIST && errno != ENOTEMPTY)
+    if (renameat(l->job->staging, l->name, l->job->store.dir, to) < 0 && errno != EEXIST && errno != ENOTEMPTY)
         return zl_fail(err, -errno, "commit the layer %.20s…", chain_id);
     return 0;
 }

@@ -14,8 +14,8 @@
 
 struct zl_layer {
     struct zl_image_job *job;
-    char name[ZL_ID_HEX_SIZE]; /* in staging: <name>/root and <name>/aside */
-    int folder, root, aside;
+    char name[ZL_ID_HEX_SIZE]; /* of its folder in staging */
+    int root;
     struct zl_unpack unpack;
     char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE]; /* once placed; blob is "" of one with a feed */
 };

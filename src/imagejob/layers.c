@@ -17,7 +17,7 @@
 /* Layers that are fetched at once, and of those the ones that are unpacked: these may need a zstd window of 8 MiB each.
  * A layer takes a thread for its blob; unless it is SMALL, it is unpacked meanwhile, which takes one for its stream and
  * one for its files. AHEAD bounds what waits for the layers below it. */
-enum { FETCHERS_MAX = 8, PLACERS_MAX = 4, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
+enum { FETCHERS_MAX = 12, PLACERS_MAX = 4, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
 
 /* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but at most half of
  * the time; and once as much was placed since as is to come, so that the last writing, for which all wait, is small. */
@@ -49,11 +49,11 @@ struct work {
     pthread_mutex_t lock; /* of what follows and of the layers' states */
     pthread_cond_t changed, finished, room;
     unsigned next, settled, placing;
-    bool over;          /* the committer may end */
-    unsigned committed; /* the committer's, later the main thread's */
+    bool over;                            /* the committer may end */
+    unsigned committed;                   /* the committer's, later the main thread's */
     atomic_uint_fast64_t written, placed; /* bytes of files, of blobs */
     uint64_t bytes;                       /* of all blobs */
-    int failed; /* the first thread's error, and its text */
+    int failed;                           /* the first thread's error, and its text */
     struct zl_err err;
 };
 
@@ -93,7 +93,7 @@ static void on_bytes(void *arg, uint64_t got)
     struct progress *p = arg;
     uint64_t now = zl_clock_mono_ms();
     zl_feed_set(&p->layer->feed, got);
-    if (is_large(p->layer)) /* which is placed behind it */
+    if (is_large(p->layer))                                                           /* which is placed behind it */
         atomic_fetch_add_explicit(&p->w->placed, got - p->got, memory_order_relaxed); /* less, when it begins again */
     p->got = got;
     if (now - p->told_ms >= PROGRESS_MS && got < (uint64_t)p->layer->blob->size) {
@@ -442,7 +442,8 @@ int zl_layers_fetch(struct zl_image_job *job, struct zl_registry *registry, cons
     pthread_condattr_t monotonic;
     zl_assert(pthread_condattr_init(&monotonic) == 0 && pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
     zl_assert(pthread_mutex_init(&w.lock, NULL) == 0 && pthread_mutex_init(&w.turn, NULL) == 0 &&
-              pthread_cond_init(&w.changed, NULL) == 0 && pthread_cond_init(&w.room, NULL) == 0 && pthread_cond_init(&w.finished, &monotonic) == 0);
+              pthread_cond_init(&w.changed, NULL) == 0 && pthread_cond_init(&w.room, NULL) == 0 &&
+              pthread_cond_init(&w.finished, &monotonic) == 0);
     int r = w.n ? run(&w, err) : 0;
     for (unsigned i = 0; i < w.n; i++) {
         struct layer *l = &w.layers[i];

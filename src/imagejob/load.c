@@ -40,7 +40,7 @@ static void on_bytes(void *arg, uint64_t bytes)
 static int stage_tar(struct load *l, int fd, struct zl_err *err)
 {
     struct zl_pump_source src = { 0 };
-    int r = zl_pump_new(fd, NULL, &src.pump, err);
+    int r = zl_pump_new(fd, NULL, NULL, &src.pump, err);
     if (r < 0)
         return r;
     struct archive *tar = archive_read_new();

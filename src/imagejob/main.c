@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { REQUEST_MAX = 1 << 20, KEPT_MAX = 4 << 20 };
+enum { REQUEST_MAX = 1 << 20, KEPT_MAX = 4 << 20, ARENAS = 4 };
 
 static int read_request(struct zl_image_job *job, struct zl_err *err)
 {
@@ -77,6 +77,7 @@ int main(int argc, char **argv)
     /* Large windows and documents go back to the system at once; what each layer needs again stays. */
     (void)mallopt(M_MMAP_THRESHOLD, KEPT_MAX);
     (void)mallopt(M_TRIM_THRESHOLD, KEPT_MAX);
+    (void)mallopt(M_ARENA_MAX, ARENAS); /* threads mostly wait, and each arena keeps what it once needed */
     umask(0);                           /* every mode is said where a file is made */
     int private = zl_process_private(); /* passwords and tokens come */
     int r = zl_image_job_open(&job, remote ? NULL : argv[2], &err);

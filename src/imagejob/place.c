@@ -121,11 +121,12 @@ int zl_place_parent(struct zl_unpack *u, const char *path, const char **name)
 {
     char parent[ZL_OCI_PATH_SIZE];
     const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
     *name = slash ? slash + 1 : path;
-    snprintf(parent, sizeof parent, "%.*s", slash ? (int)(slash - path) : 0, path);
     /* Mostly entries come folder by folder. What they replace lies in that folder, so that it stays what it is. */
-    if (u->dir >= 0 && zl_streq(u->asked, parent))
+    if (u->dir >= 0 && strlen(u->asked) == n && memcmp(u->asked, path, n) == 0)
         return 0;
+    snprintf(parent, sizeof parent, "%.*s", (int)n, path);
     u->dir = zl_close(u->dir);
     int fd = parent[0] ? zl_open_beneath(u->root, parent, O_PATH | O_DIRECTORY)
                        : zl_openat(u->root, ".", O_PATH | O_DIRECTORY, 0);

@@ -80,11 +80,11 @@ static bool is_small(int fd, struct zl_feed *feed)
     return feed ? zl_feed_is_small(feed, SMALL) : fstat(fd, &st) == 0 && st.st_size <= SMALL;
 }
 
-int zl_pump_new(int fd, struct zl_feed *feed, struct zl_pump **ret, struct zl_err *err)
+int zl_pump_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders, struct zl_pump **ret, struct zl_err *err)
 {
     bool apart = !is_small(fd, feed);
     struct zl_pump *p = zl_xmalloc(sizeof *p + (apart ? BLOCKS : 1) * sizeof *p->block);
-    *p = (struct zl_pump){ .apart = apart, .stream = zl_stream_new(fd, feed) };
+    *p = (struct zl_pump){ .apart = apart, .stream = zl_stream_new(fd, feed, decoders) };
     *ret = p;
     if (!apart)
         return 0;

@@ -12,7 +12,8 @@
 struct zl_pump;
 
 /* As zl_stream_new; the file stays open until _free. */
-int zl_pump_new(int fd, struct zl_feed *feed, struct zl_pump **ret, struct zl_err *err) ZL_MUST;
+int zl_pump_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders, struct zl_pump **ret,
+                struct zl_err *err) ZL_MUST;
 /* Ends the thread, also in the middle. */
 struct zl_pump *zl_pump_free(struct zl_pump *p);
 /* The next block, valid until the next call; 0 at the end. */

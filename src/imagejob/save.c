@@ -218,7 +218,7 @@ static int unpacked(struct save *s, int blob, const char *diff_id, uint64_t *siz
 {
     char raw[ZL_DIGEST_SIZE], is[ZL_DIGEST_SIZE];
     zl_auto_close int out = zl_openat(s->job->staging, "layer", O_RDWR | O_CREAT | O_TRUNC, 0600);
-    struct zl_stream *stream = zl_stream_new(blob, NULL);
+    struct zl_stream *stream = zl_stream_new(blob, NULL, NULL);
     ssize_t n = 0;
     int r = out < 0 ? zl_fail(err, out, "make a staging file") : 0;
     while (r == 0 && (n = zl_stream_read(stream, s->block, BLOCK, err)) > 0) {

@@ -22,22 +22,41 @@ struct note {
     int64_t sec;
 };
 
+enum { ASIDE_SIZE = 96 };
+
+static const char *aside_name(const struct zl_settle *s, unsigned number, const char *more, char ret[ASIDE_SIZE])
+{
+    snprintf(ret, ASIDE_SIZE, "%.64s.%u%s", s->name, number, more);
+    return ret;
+}
+
+void zl_settle_init(struct zl_settle *s, int aside, const char *name)
+{
+    *s = (struct zl_settle){ .aside = aside, .name = name };
+}
+
 void zl_settle_done(struct zl_settle *s)
 {
+    char file[ASIDE_SIZE];
     if (s->file > 0)
         zl_close(s->file);
+    for (unsigned i = 0; i < s->copies; i++) {
+        (void)unlinkat(s->aside, aside_name(s, i, "", file), 0); /* goes with the folder otherwise */
+        (void)unlinkat(s->aside, aside_name(s, i, ".node", file), 0);
+    }
     zl_buf_done(&s->text);
-    *s = (struct zl_settle){ .aside = s->aside };
+    zl_settle_init(s, s->aside, s->name);
 }
 
 static int spill(struct zl_settle *s)
 {
     if (s->file == 0) {
-        int fd = zl_openat(s->aside, "notes", O_RDWR | O_CREAT | O_EXCL, 0600);
+        char file[ASIDE_SIZE];
+        int fd = zl_openat(s->aside, aside_name(s, 0, ".notes", file), O_RDWR | O_CREAT | O_EXCL, 0600);
         if (fd < 0)
             return fd;
         s->file = fd;
-        (void)unlinkat(s->aside, "notes", 0); /* the folder goes later anyway */
+        (void)unlinkat(s->aside, file, 0); /* goes with the folder otherwise */
     }
     int r = zl_write_full(s->file, s->text.p, s->text.n);
     s->file_size += r < 0 ? 0 : s->text.n;
@@ -83,14 +102,14 @@ int zl_settle_folder(struct zl_settle *s, const char *folder, const struct stat 
 
 int zl_settle_copy(struct zl_settle *s, const char *target, const char *link, int dir, const char *name)
 {
-    char file[16];
-    snprintf(file, sizeof file, "%u", s->copies);
-    zl_auto_close int fd = zl_openat(s->aside, file, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    char file[ASIDE_SIZE];
+    unsigned number = s->copies++;
+    zl_auto_close int fd = zl_openat(s->aside, aside_name(s, number, "", file), O_WRONLY | O_CREAT | O_EXCL, 0600);
     if (fd < 0)
         return fd;
     if (linkat(s->aside, file, dir, name, 0) < 0)
         return -errno;
-    return note(s, (struct note){ .kind = COPY, .mode = s->copies++ }, target, link);
+    return note(s, (struct note){ .kind = COPY, .mode = number }, target, link);
 }
 
 /* ---- reading the notes again ---- */
@@ -213,7 +232,7 @@ static int replace(struct settling *g, const char *path, ino_t placeholder, cons
 /* What is linked to is no regular file: a link, a device or a fifo takes the placeholders' place. */
 static int copy_special(struct settling *g, int place, const struct stat *st, const char *file)
 {
-    char target[4096] = "", made[24];
+    char target[4096] = "", made[ASIDE_SIZE + 8];
     struct stat empty;
     struct timespec times[2] = { st->st_atim, st->st_mtim };
     snprintf(made, sizeof made, "%s.node", file);
@@ -234,10 +253,9 @@ static int copy_special(struct settling *g, int place, const struct stat *st, co
 
 static int copy_up(struct settling *g, const struct note *n)
 {
-    char file[16];
+    char file[ASIDE_SIZE];
     struct stat st;
-    snprintf(file, sizeof file, "%u", n->mode);
-    zl_auto_close int to = zl_openat(g->s->aside, file, O_WRONLY | O_NOFOLLOW, 0);
+    zl_auto_close int to = zl_openat(g->s->aside, aside_name(g->s, n->mode, "", file), O_WRONLY | O_NOFOLLOW, 0);
     if (to < 0)
         return to;
     zl_auto_close int place = zl_lowers_open(g->lowers, g->path, &st);
@@ -346,12 +364,14 @@ static int finish_folder(struct settling *g, const struct note *n)
         return is_no_folder(dir) ? 0 : dir;
     if (n->kind == IMPLIED)
         return finish_implied(g, dir);
-    if ((n->uid != geteuid() || n->gid != getegid()) && fchown(dir, n->uid, n->gid) < 0 &&
-        (geteuid() == 0 || errno != EPERM))
+    struct stat st;
+    if (fstat(dir, &st) < 0)
         return -errno;
-    if (fchmod(dir, n->mode) < 0 || futimens(dir, times) < 0)
+    bool other_owner = st.st_uid != n->uid || st.st_gid != n->gid;
+    if (other_owner && fchown(dir, n->uid, n->gid) < 0 && (geteuid() == 0 || errno != EPERM))
         return -errno;
-    return 0;
+    bool other_mode = other_owner || (st.st_mode & 07777) != n->mode;
+    return (other_mode && fchmod(dir, n->mode) < 0) || futimens(dir, times) < 0 ? -errno : 0;
 }
 
 int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes, struct zl_err *err)

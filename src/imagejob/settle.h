@@ -14,16 +14,19 @@
 #include <time.h>
 
 struct zl_settle {
-    int aside;          /* a folder of the caller's for what does not belong into the layer */
-    int file;           /* in it; 0: none yet (a settle that is all zero but `aside` is a new one) */
+    int aside;          /* a folder of the caller's for what does not belong into the layer: files <name>.* */
+    const char *name;   /* the caller's */
+    int file;           /* one of them, without a name; 0: none yet */
     uint64_t file_size; /* what of the notes is in it; the rest is in `text` */
     struct zl_buf text;
     unsigned copies;
 };
 
-/* While entries are placed, folders have this mode; the sticky bit marks those that no entry has named so far. */
+/* While entries are placed, folders have this mode, or their own when it has no fewer rights for the owner and no bits
+ * beyond 0777; the sticky bit marks those that no entry has named so far. */
 enum { ZL_SETTLE_FOLDER = 0700, ZL_SETTLE_IMPLIED = 01700 };
 
+void zl_settle_init(struct zl_settle *s, int aside, const char *name);
 void zl_settle_done(struct zl_settle *s);
 int zl_settle_whiteout(struct zl_settle *s, const char *path) ZL_MUST;
 int zl_settle_opaque(struct zl_settle *s, const char *folder) ZL_MUST;

@@ -11,7 +11,7 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
-enum { IN_SIZE = 128 << 10, ZSTD_WINDOW_LOG_MAX = 23 };
+enum { IN_SIZE = 128 << 10 };
 /* What a layer may unpack to of its compressed bytes so far. Real layers stay below 100 times; a file of zeros, as
  * databases and disk images have them, reaches what the format can (gzip 1030, zstd over 10,000), and is no bomb yet.
  */
@@ -26,6 +26,7 @@ struct zl_stream {
     enum form form;
     bool in_end, done;
     struct zl_digest *raw, *plain; /* raw: NULL with a feed */
+    struct zl_decoders *decoders;
     ZSTD_DStream *zstd;
     size_t zstd_more; /* what the decoder still expects; 0 between frames */
     size_t in_n, in_at;
@@ -34,12 +35,13 @@ struct zl_stream {
     unsigned char in[IN_SIZE];
 };
 
-struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed)
+struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders)
 {
     struct zl_stream *s = zl_xmalloc(sizeof *s);
     memset(s, 0, offsetof(struct zl_stream, gzip));
     s->fd = fd;
     s->feed = feed;
+    s->decoders = decoders;
     s->raw = feed ? NULL : zl_digest_new();
     s->plain = zl_digest_new();
     return s;
@@ -50,7 +52,7 @@ struct zl_stream *zl_stream_free(struct zl_stream *s)
     if (s) {
         zl_digest_free(s->raw);
         zl_digest_free(s->plain);
-        ZSTD_freeDStream(s->zstd);
+        zl_decoders_give(s->decoders, s->zstd);
         free(s);
     }
     return NULL;
@@ -97,9 +99,7 @@ static int choose(struct zl_stream *s, struct zl_err *err)
         s->gzip.crc_flag = ISAL_GZIP;
     } else if (s->in_n >= 4 && s->in[0] == 0x28 && s->in[1] == 0xb5 && s->in[2] == 0x2f && s->in[3] == 0xfd) {
         s->form = ZSTD;
-        s->zstd = ZSTD_createDStream();
-        zl_assert(s->zstd);
-        ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX);
+        s->zstd = zl_decoders_take(s->decoders);
     }
     return 0;
 }
@@ -148,7 +148,7 @@ static ssize_t read_zstd(struct zl_stream *s, void *p, size_t size, struct zl_er
         size_t more = ZSTD_decompressStream(s->zstd, &out, &in);
         if (ZSTD_isError(more) && ZSTD_getErrorCode(more) == ZSTD_error_frameParameter_windowTooLarge)
             return zl_fail(err, ZL_E_LIMIT, "a layer's zstd data needs a window of more than %d MiB of memory",
-                           1 << (ZSTD_WINDOW_LOG_MAX - 20));
+                           1 << (ZL_DECODER_WINDOW_LOG_MAX - 20));
         if (ZSTD_isError(more))
             return zl_fail(err, ZL_E_BAD_IMAGE, "a layer's zstd data is damaged: %s", ZSTD_getErrorName(more));
         s->in_at = in.pos;

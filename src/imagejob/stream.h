@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "imagejob/decoders.h"
 #include "imagejob/digest.h"
 #include "imagejob/feed.h"
 
@@ -15,8 +16,8 @@
 struct zl_stream;
 
 /* Reads the file from its start on, whatever its position is. `feed`: somebody still writes it, and has its digest (so
- * the blob is not hashed here); NULL: it is whole. */
-struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed);
+ * the blob is not hashed here); NULL: it is whole. `decoders` may be NULL. */
+struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders);
 struct zl_stream *zl_stream_free(struct zl_stream *s);
 /* At most `size` bytes into `p`; 0 at the end. */
 ssize_t zl_stream_read(struct zl_stream *s, void *p, size_t size, struct zl_err *err) ZL_MUST;

@@ -37,11 +37,10 @@ static int fail(struct zl_err *err, int code, const char *path, const char *what
                : ZL_E_BAD_IMAGE;
 }
 
-void zl_unpack_init(struct zl_unpack *u, int root, int aside)
+void zl_unpack_init(struct zl_unpack *u, int root, int aside, const char *name)
 {
-    *u = (struct zl_unpack){
-        .root = root, .dir = -EBADF, .settle = { .aside = aside }, .uid = geteuid(), .gid = getegid()
-    };
+    *u = (struct zl_unpack){ .root = root, .dir = -EBADF, .uid = geteuid(), .gid = getegid() };
+    zl_settle_init(&u->settle, aside, name);
 }
 
 void zl_unpack_done(struct zl_unpack *u)
@@ -149,14 +148,20 @@ static char *real_path(const struct zl_unpack *u, const char *name)
     return zl_xasprintf("%s%s%s", u->at, u->at[0] ? "/" : "", name);
 }
 
+/* Its own, where files can be made in it. */
+static mode_t folder_mode(const struct entry *n)
+{
+    return (n->mode & 0700) == 0700 && n->mode <= 0777 ? n->mode : ZL_SETTLE_FOLDER;
+}
+
 static int place_folder(struct zl_unpack *u, const struct entry *n, struct zl_err *err)
 {
-    if (mkdirat(u->dir, n->name, ZL_SETTLE_FOLDER) < 0) {
+    if (mkdirat(u->dir, n->name, folder_mode(n)) < 0) {
         int r = errno == EEXIST ? zl_place_make_way(u->dir, n->name, true) : -errno;
         if (r == 1) /* it keeps what is in it, and is implied no longer */
-            r = fchmodat(u->dir, n->name, ZL_SETTLE_FOLDER, 0) < 0 ? -errno : 0;
+            r = fchmodat(u->dir, n->name, folder_mode(n), 0) < 0 ? -errno : 0;
         else if (r == 0)
-            r = mkdirat(u->dir, n->name, ZL_SETTLE_FOLDER) < 0 ? -errno : 0;
+            r = mkdirat(u->dir, n->name, folder_mode(n)) < 0 ? -errno : 0;
         if (r < 0)
             return fail(err, r, n->path, "making the folder");
     }

@@ -29,8 +29,9 @@ struct zl_unpack {
     char asked[ZL_OCI_PATH_SIZE], at[ZL_OCI_PATH_SIZE];
 };
 
-/* `aside`: an empty folder on the same file system, for what does not belong into the layer. */
-void zl_unpack_init(struct zl_unpack *u, int root, int aside);
+/* `aside`: a folder on the same file system, in which all names <name>.* are free, for what does not belong into the
+ * layer. It and the name are to stay until _done. */
+void zl_unpack_init(struct zl_unpack *u, int root, int aside, const char *name);
 void zl_unpack_done(struct zl_unpack *u);
 int zl_unpack_place(struct zl_unpack *u, struct archive *tar, struct zl_err *err) ZL_MUST;
 int zl_unpack_settle(struct zl_unpack *u, const struct zl_lowers *lowers, struct zl_err *err) ZL_MUST;

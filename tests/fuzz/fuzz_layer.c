@@ -123,7 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     snprintf(path, sizeof path, "%s/aside", base);
     int aside = zl_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
     struct zl_unpack u;
-    zl_unpack_init(&u, root, aside);
+    zl_unpack_init(&u, root, aside, "layer");
     zl_auto_free uint8_t *copy = zl_xmalloc(size);
     if (size)
         memcpy(copy, data, size);
@@ -140,7 +140,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     zl_close(root);
     zl_close(aside);
     zl_close(below);
-    if (zl_remove_tree(AT_FDCWD, path) < 0)
+    if (count("aside") != 2 || zl_remove_tree(AT_FDCWD, path) < 0)
         abort();
     struct stat st;
     snprintf(path, sizeof path, "%s/root", base);

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
     if (fd < 0 || zl_write_full(fd, data, size) < 0 || lseek(fd, 0, SEEK_SET) < 0)
         abort();
-    struct zl_stream *s = zl_stream_new(fd, NULL);
+    struct zl_stream *s = zl_stream_new(fd, NULL, NULL);
     static char block[65536];
     ssize_t n;
     while ((n = zl_stream_read(s, block, sizeof block, &err)) > 0)
