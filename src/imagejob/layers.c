@@ -206,8 +206,6 @@ static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct 
     else if (r == 0)
         (void)placer(&p);
     end_placing(w);
-    if (!behind || stored)
-        atomic_fetch_add_explicit(&w->placed, (uint64_t)l->blob->size, memory_order_relaxed);
     if (r == 0 && l->placed == 0 && !zl_streq(l->layer.diff_id, l->diff_id))
         l->placed = zl_fail(&l->err, ZL_E_DIGEST, "it unpacks to %s, the config says %s", l->layer.diff_id, l->diff_id);
     if (r < 0 || l->placed == 0)
@@ -234,6 +232,8 @@ static int get_layer(struct work *w, struct layer *l, struct zl_err *err)
         return l->fd;
     int r = !unpacked ? fetch_and_place(w, l, stored, err) : stored ? 0 : fetch_blob_only(w, l, err);
     l->fd = zl_close(l->fd);
+    if (stored || !is_large(l)) /* otherwise it was counted as it came */
+        atomic_fetch_add_explicit(&w->placed, (uint64_t)l->blob->size, memory_order_relaxed);
     if (r == 0 && unpacked) {
         l->lock = zl_chain_unlock(&w->job->store, l->chain_id, l->lock);
         tell(w->job, l, (uint64_t)l->blob->size);
