@@ -36,28 +36,32 @@ struct blob {
     unsigned exchanges; /* that what is there came from */
 };
 
+static int start_again(struct blob *b, struct zl_err *err)
+{
+    b->got = 0;
+    b->n = 0;
+    b->exchanges = 0;
+    if (ftruncate(b->fd, 0) < 0 || lseek(b->fd, 0, SEEK_SET) < 0)
+        return zl_fail(err, -errno, "start the file again");
+    zl_digest_restart(b->hash);
+    if (b->progress) /* who reads the file while it grows must hear of it */
+        b->progress(b->arg, 0);
+    return 0;
+}
+
+/* When it fails, some of it may be in the file: then nothing counts as there. */
 static int write_pending(struct blob *b, struct zl_err *err)
 {
+    struct zl_err again = { 0 };
     int r = zl_write_full(b->fd, b->pending, b->n);
-    if (r < 0)
+    if (r < 0) {
+        ZL_IGNORE(start_again(b, &again)); /* the job ends with the first error */
         return zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : r, r, "write the blob");
+    }
     b->n = 0;
     b->written_ms = zl_clock_mono_ms();
     if (b->progress)
         b->progress(b->arg, b->got);
-    return 0;
-}
-
-static int start_again(struct blob *b, struct zl_err *err)
-{
-    if (ftruncate(b->fd, 0) < 0 || lseek(b->fd, 0, SEEK_SET) < 0)
-        return zl_fail(err, -errno, "start the file again");
-    b->got = 0;
-    b->n = 0;
-    b->exchanges = 0;
-    zl_digest_restart(b->hash);
-    if (b->progress) /* who reads the file while it grows must hear of it */
-        b->progress(b->arg, 0);
     return 0;
 }
 

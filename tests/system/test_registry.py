@@ -151,8 +151,8 @@ def test_what_skopeo_wrote_goes_round(store, registry, tmp_path, form, compress)
     assert raw(f"{registry.host}/c/third:latest") == raw(f"{registry.host}/a/first:1")
 
 
-def run_here(node, reference):
-    """The image that is in the node's store as a service, whose own file is read in it."""
+def run_here(node, reference, *command):
+    """What the command prints in a service of the image that is in the node's store."""
     spec = node.write_spec(f"""version: v1
 deployment: pushed
 services:
@@ -162,7 +162,7 @@ services:
 """)
     node.run("up", "-b", spec, timeout=120)
     try:
-        return node.run("exec", "web", "--", "cat", "/data/in-image").stdout
+        return node.run("exec", "web", "--", *command, timeout=120).stdout
     finally:
         node.run("down", "pushed")
 
@@ -189,7 +189,7 @@ def test_podman_runs_what_was_pushed(store, registry, tmp_path, node):
         ours = Store(node.data)
         record = ours.pulled(f"{registry.host}/e/podman:1")
         assert ours.root(record)["data/in-image"][0].read_text() == "from the image\n"
-        assert run_here(node, f"{registry.host}/e/podman:1") == "from the image\n"
+        assert run_here(node, f"{registry.host}/e/podman:1", "cat", "/data/in-image") == "from the image\n"
         theirs = raw(f"{registry.host}/e/podman:1")
         assert theirs == (ours.images / "blobs/sha256" / record["digest"][7:]).read_bytes()
         pushed(ours, f"{registry.host}/e/podman:1", f"localhost:{registry.port}/e/again:1")
@@ -224,7 +224,7 @@ def test_docker_runs_what_was_pushed(tmp_path, node):
             docker("pull", "--quiet", f"{registry.host}/e/out:1")
             assert docker.out("run", "--rm", f"{registry.host}/e/out:1", "cat", "/data/in-image") == "from the image"
             # What docker pushed runs here, too, and the manifest is everywhere the same, byte for byte.
-            assert run_here(node, f"{registry.host}/e/in:1") == "from the image\n"
+            assert run_here(node, f"{registry.host}/e/in:1", "cat", "/data/in-image") == "from the image\n"
             theirs = raw_in(registry, "e/in:1")
             assert theirs == raw_in(registry, "e/out:1") == (store.images / "blobs/sha256" / record["digest"][7:]).read_bytes()
         finally:

@@ -14,7 +14,7 @@ import odd
 import pytest
 from conftest import Registry, need_root
 from test_images import Store
-from test_registry import pulled, pushed, raw_in
+from test_registry import pulled, pushed, raw_in, run_here
 
 LONG = bool(os.environ.get("ZLAYER_LONG"))
 # Without what engines refuse (two entries of one path in a layer) or do each in its own way (folders that no entry names, links with
@@ -92,21 +92,6 @@ def several_platforms(folder, tars):
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [index]}))
 
 
-def run_here(node, reference):
-    spec = node.write_spec(f"""version: v1
-deployment: trip
-services:
-  web:
-    image: {{name: "{reference}", pull_policy: never}}
-    command: {{args: [/workload, until-term, "0"]}}
-""")
-    node.run("up", "-b", spec, timeout=120)
-    try:
-        return node.run("exec", "web", "--", "sh", "-c", TREE, timeout=120).stdout
-    finally:
-        node.run("down", "trip")
-
-
 def goes_round(name, folder, registry, node, engine):
     """From skopeo to us, from us to the engine, from the engine to us."""
     store = Store(node.data, registry.enter)
@@ -123,12 +108,12 @@ def goes_round(name, folder, registry, node, engine):
     engine("pull", "--quiet", *engine.plain, at["ours"], timeout=300)
     wanted = engine.out("run", "--rm", at["ours"], "sh", "-c", TREE, timeout=120).strip()
     assert len(wanted.splitlines()) > 30
-    assert run_here(node, at["skopeo"]).strip() == wanted
+    assert run_here(node, at["skopeo"], "sh", "-c", TREE).strip() == wanted
     engine("tag", at["ours"], at["theirs"])
     engine("push", *engine.plain, at["theirs"], timeout=300)
     record = pulled(store, at["theirs"])
     assert manifest("theirs") == (kept / record["digest"][7:]).read_bytes()
-    assert run_here(node, at["theirs"]).strip() == wanted
+    assert run_here(node, at["theirs"], "sh", "-c", TREE).strip() == wanted
     engine("rmi", "--force", at["theirs"], at["ours"])
     assert store.job(verb="remove", reference=at["theirs"])[1] == store.job(verb="remove", reference=at["skopeo"])[1] == 0
 
