@@ -3,7 +3,8 @@
  * beat. `floor STEP OUT FILE…` does one step for all files and prints its wall and processor time in milliseconds.
  *   hash      sha256 of each file
  *   inflate   gzip (isa-l) or zstd to memory that is thrown away
- *   place     the files of plain tars below OUT: folders, files with their bytes, owners, modes and times, links
+ *   place     the files of plain tars, each tar's in a folder of its own below OUT: folders, files with their bytes,
+ *             owners, modes and times, links
  *   keep      each file as it is, below OUT
  *   sync      what is below OUT reaches the disk (syncfs)
  * The files are read once before, so that they come from memory. The tar reader is the least that does for the images
@@ -139,6 +140,19 @@ static void place(int root, struct file f)
     }
 }
 
+/* Layers are kept apart. */
+static int layer(int root, int number)
+{
+    char name[16];
+    snprintf(name, sizeof name, "layer%d", number);
+    int fd = mkdirat(root, name, 0755) < 0 ? -1 : openat(root, name, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) {
+        perror(name);
+        exit(1);
+    }
+    return fd;
+}
+
 static void keep(int root, struct file f, int number)
 {
     char name[16];
@@ -176,7 +190,7 @@ int main(int argc, char **argv)
         else if (!strcmp(step, "inflate"))
             inflate_one(files[i]);
         else if (!strcmp(step, "place"))
-            place(root, files[i]);
+            place(layer(root, i), files[i]);
         else if (!strcmp(step, "keep"))
             keep(root, files[i], i);
     }

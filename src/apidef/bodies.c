@@ -99,6 +99,7 @@ static const struct zl_field image_fields[] = {
     { .name = "chunk_bytes", .kind = ZL_K_INT, .offset = AT(zl_image_request, chunk_bytes), .flags = ZL_F_OMIT, .min = 1, .max = INT64_C(1) << 40,
       .fallback = "67108864", .doc = "how much of a blob goes in one request" },
     { .name = "force", .kind = ZL_K_BOOL, .offset = AT(zl_image_request, force), .flags = ZL_F_OMIT, .doc = "though it is in use" },
+    FLAG(quiet, "tell no progress"),
 };
 /* clang-format on */
 

@@ -78,6 +78,7 @@ struct zl_image_request {
     const char *workdir, *user;
     /* of remove */
     bool force;
+    bool quiet; /* of all: nobody wants to hear of progress */
     /* of load: source, and reference as the name of an archive's one image. Of save, and of tag (target: a name) */
     struct zl_strings references;
     const char *target; /* absolute path of the archive; NULL: descriptor 3 of the job */

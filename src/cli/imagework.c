@@ -213,7 +213,9 @@ static int run_job(struct listener *l, const char *data, const struct zl_image_r
         return e;
     zl_config_export();
     zl_auto_buf json = ZL_BUF_INIT;
-    zl_json_print(&json, zl_print(&cli->arena, &zl_type_image_request, request), 0);
+    struct zl_image_request asked = *request;
+    asked.quiet = l->progress.mode == ZL_PROGRESS_QUIET;
+    zl_json_print(&json, zl_print(&cli->arena, &zl_type_image_request, &asked), 0);
     zl_auto_close int in = zl_sealed_memfd("image-request", json.p, json.n);
     if (in < 0)
         return zl_fail(err, in, "write the image job's request");

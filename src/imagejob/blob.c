@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "imagejob/digest.h"
+#include "imagejob/whole.h"
 #include "oci/manifest.h"
 
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include <unistd.h>
 
 /* libcurl gives 16 KiB at a time: written together, but not held back long from who reads the file while it grows. */
-enum { URLS_MAX = 8, PENDING = 256 << 10, PENDING_MS = 50 };
+enum { URLS_MAX = 8, PENDING = 64 << 10, PENDING_MS = 50 };
 
 struct place {
     struct zl_registry *registry;
@@ -27,8 +28,8 @@ struct blob {
     const char *digest;
     int fd;
     uint64_t size, got, written_ms;
-    unsigned char *pending; /* the last of what is `got`: not written yet */
-    size_t n;
+    unsigned char *pending; /* the last n bytes of what is `got`, of which the first `written` are in the file */
+    size_t n, written, room;
     struct zl_digest *hash;
     void (*progress)(void *arg, uint64_t got);
     void *arg;
@@ -39,7 +40,7 @@ struct blob {
 static int start_again(struct blob *b, struct zl_err *err)
 {
     b->got = 0;
-    b->n = 0;
+    b->n = b->written = 0;
     b->exchanges = 0;
     if (ftruncate(b->fd, 0) < 0 || lseek(b->fd, 0, SEEK_SET) < 0)
         return zl_fail(err, -errno, "start the file again");
@@ -53,12 +54,12 @@ static int start_again(struct blob *b, struct zl_err *err)
 static int write_pending(struct blob *b, struct zl_err *err)
 {
     struct zl_err again = { 0 };
-    int r = zl_write_full(b->fd, b->pending, b->n);
+    int r = zl_write_full(b->fd, b->pending + b->written, b->n - b->written);
     if (r < 0) {
         ZL_IGNORE(start_again(b, &again)); /* the job ends with the first error */
         return zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : r, r, "write the blob");
     }
-    b->n = 0;
+    b->written = b->n = b->n == b->room && b->room < b->size ? 0 : b->n;
     b->written_ms = zl_clock_mono_ms();
     if (b->progress)
         b->progress(b->arg, b->got);
@@ -88,16 +89,16 @@ static int add_blob(void *arg, const struct zl_fetch_reply *reply, const void *p
                        (unsigned long long)b->size);
     zl_digest_add(b->hash, p, n);
     while (n > 0) {
-        size_t part = ZL_MIN(n, PENDING - b->n);
+        size_t part = ZL_MIN(n, b->room - b->n);
         memcpy(b->pending + b->n, p, part);
         b->n += part;
         b->got += part;
         p = (const char *)p + part;
         n -= part;
-        if (b->n == PENDING && (r = write_pending(b, err)) < 0)
+        if (b->n == b->room && (r = write_pending(b, err)) < 0)
             return r;
     }
-    return b->n && zl_clock_mono_ms() - b->written_ms >= PENDING_MS ? write_pending(b, err) : 0;
+    return b->n > b->written && zl_clock_mono_ms() - b->written_ms >= PENDING_MS ? write_pending(b, err) : 0;
 }
 
 static int ask(const struct place *p, struct blob *b, struct zl_fetch_reply *reply, struct zl_err *err)
@@ -125,7 +126,7 @@ static int blob_once(const struct place *p, struct blob *b, struct zl_fetch_repl
 {
     b->written_ms = zl_clock_mono_ms();
     int x = ask(p, b, reply, err);
-    if (b->n > 0) { /* also of what broke off: the next attempt goes on there */
+    if (b->n > b->written) { /* also of what broke off: the next attempt goes on there */
         struct zl_err full = { 0 };
         int r = write_pending(b, &full);
         if (r < 0) {
@@ -225,16 +226,18 @@ static int go_on(struct blob *b, struct zl_err *err)
 }
 
 int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, int fd,
-                     void (*progress)(void *arg, uint64_t got), void *arg, struct zl_err *err)
+                     void (*progress)(void *arg, uint64_t got), void *arg, unsigned char **whole, struct zl_err *err)
 {
+    bool small = whole && d->size <= ZL_WHOLE_IN_MAX;
     struct blob b = { .digest = d->digest,
                       .fd = fd,
                       .size = (uint64_t)d->size,
                       .hash = zl_digest_new(),
-                      .pending = zl_xmalloc(PENDING),
+                      .room = small ? ZL_MAX((size_t)d->size, (size_t)1) : PENDING,
                       .progress = progress,
                       .arg = arg };
     struct zl_err before = { 0 };
+    b.pending = zl_xmalloc(b.room);
     int x = go_on(&b, err);
     if (x < 0) {
         zl_digest_free(b.hash);
@@ -260,6 +263,9 @@ int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, i
             before = *err;
     }
     zl_digest_free(b.hash);
-    free(b.pending);
+    if (small && x == 0 && b.n == b.size)
+        *whole = b.pending;
+    else
+        free(b.pending);
     return x < 0 ? zl_registry_add_mirrors(&before, err) : 0;
 }

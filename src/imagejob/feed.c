@@ -2,14 +2,23 @@
 
 #include "base/assert.h"
 
+#include <stdlib.h>
+
 void zl_feed_init(struct zl_feed *f)
 {
     *f = (struct zl_feed){ 0 };
     zl_assert(pthread_mutex_init(&f->lock, NULL) == 0 && pthread_cond_init(&f->more, NULL) == 0);
 }
 
+void zl_feed_forget(struct zl_feed *f)
+{
+    free(f->bytes);
+    f->bytes = NULL;
+}
+
 void zl_feed_done(struct zl_feed *f)
 {
+    zl_feed_forget(f);
     pthread_cond_destroy(&f->more);
     pthread_mutex_destroy(&f->lock);
 }
@@ -32,12 +41,12 @@ void zl_feed_end(struct zl_feed *f, bool failed)
     pthread_mutex_unlock(&f->lock);
 }
 
-bool zl_feed_is_small(struct zl_feed *f, uint64_t most)
+size_t zl_feed_whole(struct zl_feed *f, size_t most)
 {
     pthread_mutex_lock(&f->lock);
-    bool small = f->ended && f->got <= most;
+    size_t n = f->ended && !f->failed && f->got <= most ? (size_t)f->got : 0;
     pthread_mutex_unlock(&f->lock);
-    return small;
+    return n;
 }
 
 int64_t zl_feed_wait(struct zl_feed *f, uint64_t at, struct zl_err *err)

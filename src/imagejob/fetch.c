@@ -318,7 +318,7 @@ static void set_up(struct leg *l, const struct origin *to, bool at_home, struct 
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L); /* however slow, as long as something comes */
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)f->stall_s);
     curl_easy_setopt(e, CURLOPT_TIMEOUT, (long)f->total_s);
-    curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 256L << 10);
+    curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 64L << 10);
     curl_easy_setopt(e, CURLOPT_ERRORBUFFER, text);
     curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(e, CURLOPT_WRITEDATA, l);

@@ -97,6 +97,8 @@ void zl_image_job_event(struct zl_image_job *job, struct zl_buf *line)
 
 void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total)
 {
+    if (job->request->quiet)
+        return;
     zl_auto_buf line = ZL_BUF_INIT;
     zl_buf_puts(&line, "{\"event\":\"progress\",\"layer\":");
     zl_json_string(&line, zl_str(layer));

@@ -7,6 +7,7 @@
 #include "imagejob/chain_lock.h"
 #include "imagejob/layer.h"
 #include "imagejob/partial.h"
+#include "imagejob/whole.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,9 +16,9 @@
 #include <unistd.h>
 
 /* Layers that are fetched at once, and of those the ones that are unpacked: these may need a zstd window of 8 MiB each.
- * A layer takes a thread for its blob; unless it is SMALL, it is unpacked meanwhile, which takes one for its stream and
+ * A layer takes a thread for its blob; unless it is small, it is unpacked meanwhile, which takes one for its stream and
  * one for its files. AHEAD bounds what waits for the layers below it. */
-enum { FETCHERS_MAX = 12, PLACERS_MAX = 4, SMALL = 1 << 20, PROGRESS_MS = 100, AHEAD = 32 };
+enum { FETCHERS_MAX = 12, PLACERS_MAX = 4, PROGRESS_MS = 100, AHEAD = 32 };
 
 /* What was unpacked goes to the disk meanwhile: once there is this much of it, or a layer is whole, but at most half of
  * the time; and once as much was placed since as is to come, so that the last writing, for which all wait, is small. */
@@ -78,7 +79,7 @@ static void fail_work(struct work *w, int r, const struct zl_err *err)
 
 static bool is_large(const struct layer *l)
 {
-    return l->blob->size > SMALL;
+    return l->blob->size > ZL_WHOLE_IN_MAX;
 }
 
 static void tell(struct zl_image_job *job, const struct layer *l, uint64_t current)
@@ -121,7 +122,7 @@ static int fetch(struct work *w, struct layer *l, struct progress *p, struct zl_
     if (!w->registry)
         return zl_fail(err, ZL_E_BAD_IMAGE, "the layer %.19s… is not there", l->blob->digest);
     tell(w->job, l, 0);
-    int r = zl_registry_blob(w->registry, l->blob, l->fd, on_bytes, p, err);
+    int r = zl_registry_blob(w->registry, l->blob, l->fd, on_bytes, p, &l->feed.bytes, err);
     return r < 0 ? zl_wrap(err, r, "fetch the layer %.19s…", l->blob->digest) : 0;
 }
 
@@ -206,6 +207,7 @@ static int fetch_and_place(struct work *w, struct layer *l, bool stored, struct 
     else if (r == 0)
         (void)placer(&p);
     end_placing(w);
+    zl_feed_forget(&l->feed);
     if (r == 0 && l->placed == 0 && !zl_streq(l->layer.diff_id, l->diff_id))
         l->placed = zl_fail(&l->err, ZL_E_DIGEST, "it unpacks to %s, the config says %s", l->layer.diff_id, l->diff_id);
     if (r < 0 || l->placed == 0)

@@ -8,6 +8,7 @@
 #include "sys/process.h"
 
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -78,8 +79,9 @@ int main(int argc, char **argv)
     (void)mallopt(M_MMAP_THRESHOLD, KEPT_MAX);
     (void)mallopt(M_TRIM_THRESHOLD, KEPT_MAX);
     (void)mallopt(M_ARENA_MAX, ARENAS); /* threads mostly wait, and each arena keeps what it once needed */
-    umask(0);                           /* every mode is said where a file is made */
-    int private = zl_process_private(); /* passwords and tokens come */
+    (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }); /* what serves on this machine goes before */
+    umask(0);                                                             /* every mode is said where a file is made */
+    int private = zl_process_private();                                   /* passwords and tokens come */
     int r = zl_image_job_open(&job, remote ? NULL : argv[2], &err);
     job.events = 1;
     r = r < 0 ? r : private < 0 ? zl_fail(&err, private, "keep other programs out") : run(&job, &err);

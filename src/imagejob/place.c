@@ -117,15 +117,9 @@ static int step(struct walk *w)
     return next == -ENOENT ? make(w, part) : next == -ENOTDIR || next == -ELOOP ? follow(w, part) : next;
 }
 
-int zl_place_parent(struct zl_unpack *u, const char *path, const char **name)
+static int go_to(struct zl_unpack *u, const char *path, size_t n)
 {
     char parent[ZL_OCI_PATH_SIZE];
-    const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) : 0;
-    *name = slash ? slash + 1 : path;
-    /* Mostly entries come folder by folder. What they replace lies in that folder, so that it stays what it is. */
-    if (u->dir >= 0 && strlen(u->asked) == n && memcmp(u->asked, path, n) == 0)
-        return 0;
     snprintf(parent, sizeof parent, "%.*s", (int)n, path);
     u->dir = zl_close(u->dir);
     int fd = parent[0] ? zl_open_beneath(u->root, parent, O_PATH | O_DIRECTORY)
@@ -148,4 +142,13 @@ int zl_place_parent(struct zl_unpack *u, const char *path, const char **name)
     u->dir = fd;
     snprintf(u->asked, sizeof u->asked, "%s", parent);
     return 0;
+}
+
+int zl_place_parent(struct zl_unpack *u, const char *path, const char **name)
+{
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    *name = slash ? slash + 1 : path;
+    /* Mostly entries come folder by folder. What they replace lies in that folder, so that it stays what it is. */
+    return u->dir >= 0 && strlen(u->asked) == n && memcmp(u->asked, path, n) == 0 ? 0 : go_to(u, path, n);
 }

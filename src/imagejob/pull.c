@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+enum { LARGE = 256 << 10 }; /* documents whose trees are worth giving back */
+
 struct pull {
     struct zl_image_job *job;
     struct zl_reference ref;
@@ -114,7 +116,8 @@ static int fetch_config(struct pull *p, struct zl_err *err)
     char digest[ZL_DIGEST_SIZE];
     zl_auto_buf text = ZL_BUF_INIT;
     zl_auto_close int fd = zl_openat(p->job->staging, "config", O_RDWR | O_CREAT | O_TRUNC, 0644);
-    int r = fd < 0 ? zl_fail(err, fd, "make a staging file") : zl_registry_blob(p->registry, d, fd, NULL, NULL, err);
+    int r =
+        fd < 0 ? zl_fail(err, fd, "make a staging file") : zl_registry_blob(p->registry, d, fd, NULL, NULL, NULL, err);
     if (r == 0 && (r = zl_read_file(p->job->staging, "config", ZL_OCI_DOCUMENT_MAX, &text)) < 0)
         zl_fail(err, r, "read the config");
     r = r < 0 ? r : zl_oci_config_parse(&p->job->arena, zl_buf_view(&text), &p->config, err);
@@ -143,7 +146,7 @@ static int fetch_blob(struct pull *p, const struct zl_oci_descriptor *d, struct 
     zl_auto_close int fd = zl_image_job_stage_blob(p->job, d->digest, err);
     if (fd < 0)
         return fd;
-    r = zl_registry_blob(p->registry, d, fd, NULL, NULL, err);
+    r = zl_registry_blob(p->registry, d, fd, NULL, NULL, NULL, err);
     if (r == 0 && fdatasync(fd) < 0)
         r = zl_fail_errno(err, errno == ENOSPC ? ZL_E_DISK_FULL : -errno, -errno, "write the blob to the disk");
     r = r < 0 ? r : zl_image_job_keep_blob(p->job, zl_partial_name(d->digest, file), d->digest, err);
@@ -214,7 +217,8 @@ static int from_registry(struct pull *p, const struct zl_image_record *here, str
     r = fetch_config(p, err);
     if (r < 0)
         return r;
-    (void)malloc_trim(0); /* the trees of large documents lie below what was kept of them */
+    if (p->documents > LARGE)
+        (void)malloc_trim(0); /* their trees lie below what was kept of them */
     struct zl_strings chains = zl_image_chain_ids(p->job, &p->config);
     r = zl_image_keep(p->job, &p->manifest, &chains, err);
     r = r < 0 ? r : zl_layers_fetch(p->job, p->registry, &p->manifest, &chains, &p->config.diff_ids, &p->stop, err);

@@ -2,12 +2,13 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "imagejob/whole.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { BLOCKS = 6, BLOCK_SIZE = 256 << 10, SMALL = 1 << 20 };
+enum { BLOCKS = 6, BLOCK_SIZE = 256 << 10 };
 
 struct block {
     ssize_t n;
@@ -17,6 +18,8 @@ struct block {
 /* made counts blocks that are filled, taken those that the taker is through with: a ring between two threads. */
 struct zl_pump {
     bool apart; /* in a thread of its own; otherwise there is one block, and none of what follows up to `stream` */
+    bool begun; /* not apart: what comes first was asked for */
+    unsigned char *whole; /* and that was all of it */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -77,7 +80,7 @@ static void *run(void *arg)
 static bool is_small(int fd, struct zl_feed *feed)
 {
     struct stat st;
-    return feed ? zl_feed_is_small(feed, SMALL) : fstat(fd, &st) == 0 && st.st_size <= SMALL;
+    return feed ? zl_feed_whole(feed, ZL_WHOLE_IN_MAX) > 0 : fstat(fd, &st) == 0 && st.st_size <= ZL_WHOLE_IN_MAX;
 }
 
 int zl_pump_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders, struct zl_pump **ret, struct zl_err *err)
@@ -113,6 +116,7 @@ struct zl_pump *zl_pump_free(struct zl_pump *p)
         pthread_mutex_destroy(&p->lock);
     }
     zl_stream_free(p->stream);
+    free(p->whole);
     free(p);
     return NULL;
 }
@@ -120,6 +124,14 @@ struct zl_pump *zl_pump_free(struct zl_pump *p)
 /* In the taker's own thread. */
 static ssize_t read_here(struct zl_pump *p, const void **ret, struct zl_err *err)
 {
+    size_t n = 0;
+    int r = p->begun ? 0 : zl_stream_whole(p->stream, &p->whole, &n, &p->err);
+    p->begun = true;
+    if (r == 1 && n > 0) {
+        *ret = p->whole;
+        return (ssize_t)n;
+    }
+    p->ended |= r < 0;
     if (!p->ended)
         p->ended = fill(p, p->block) <= 0;
     else

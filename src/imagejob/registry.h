@@ -44,7 +44,9 @@ int zl_registry_manifest(struct zl_registry *r, const char *name, bool head, str
 /* After an error: whether the registry (of mirrors: the last) or its token server was away, so that it says nothing of
  * what was asked for: no network, 5xx, 408, 429. */
 bool zl_registry_away(const struct zl_registry *r);
-/* Into the empty file `fd`; its size and digest are right afterwards. `progress` may be NULL. What the registry does
- * not give is looked for at the descriptor's URLs, which get no credentials. */
+/* Into the file `fd`, which is empty or has what came before; its size and digest are right afterwards. `progress` and
+ * `whole` may be NULL; *whole: all of a small blob that came at once, the caller's to free, otherwise left as it is.
+ * What the registry does not give is looked for at the descriptor's URLs, which get no credentials. */
 int zl_registry_blob(struct zl_registry *r, const struct zl_oci_descriptor *d, int fd,
-                     void (*progress)(void *arg, uint64_t got), void *arg, struct zl_err *err) ZL_MUST;
+                     void (*progress)(void *arg, uint64_t got), void *arg, unsigned char **whole,
+                     struct zl_err *err) ZL_MUST;

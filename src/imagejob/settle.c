@@ -66,6 +66,7 @@ static int spill(struct zl_settle *s)
 
 static int note(struct zl_settle *s, struct note n, const char *path, const char *second)
 {
+    s->kinds |= 1u << n.kind;
     size_t first = strlen(path) + 1, more = second ? strlen(second) + 1 : 0;
     n.length = (uint32_t)(first + more);
     zl_buf_add(&s->text, &n, sizeof n);
@@ -163,7 +164,10 @@ struct settling {
 /* Calls fn with each note of these two kinds. */
 static int each(struct settling *g, enum kind a, enum kind b, int (*fn)(struct settling *g, const struct note *n))
 {
-    zl_auto_free struct reader *r = zl_xcalloc(1, sizeof *r);
+    if (!(g->s->kinds & (1u << a | 1u << b)))
+        return 0;
+    zl_auto_free struct reader *r = zl_xmalloc(sizeof *r);
+    memset(r, 0, offsetof(struct reader, p));
     r->s = g->s;
     for (const char *head; (head = take(r, sizeof(struct note)));) {
         struct note n;

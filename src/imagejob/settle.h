@@ -19,7 +19,7 @@ struct zl_settle {
     int file;           /* one of them, without a name; 0: none yet */
     uint64_t file_size; /* what of the notes is in it; the rest is in `text` */
     struct zl_buf text;
-    unsigned copies;
+    unsigned copies, kinds; /* kinds: a bit each of those that were noted */
 };
 
 /* While entries are placed, folders have this mode, or their own when it has no fewer rights for the owner and no bits

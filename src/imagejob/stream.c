@@ -3,10 +3,12 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/fd.h"
+#include "imagejob/whole.h"
 
 #include <isa-l/igzip_lib.h>
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -58,6 +60,20 @@ struct zl_stream *zl_stream_free(struct zl_stream *s)
     return NULL;
 }
 
+/* Fewer at the end of the file; -errno. */
+static ssize_t read_at(int fd, unsigned char *p, size_t wanted, uint64_t at)
+{
+    size_t n = 0;
+    ssize_t r = 1;
+    while (n < wanted && r != 0) {
+        r = pread(fd, p + n, wanted - n, (off_t)(at + n));
+        if (r < 0 && errno != EINTR)
+            return -errno;
+        n += r > 0 ? (size_t)r : 0;
+    }
+    return (ssize_t)n;
+}
+
 static int fill(struct zl_stream *s, struct zl_err *err)
 {
     if (s->in_at < s->in_n || s->in_end)
@@ -65,17 +81,11 @@ static int fill(struct zl_stream *s, struct zl_err *err)
     int64_t there = s->feed ? zl_feed_wait(s->feed, s->in_total, err) : IN_SIZE;
     if (there < 0)
         return (int)there;
-    size_t n = 0, wanted = (size_t)ZL_MIN(there, (int64_t)IN_SIZE);
-    while (n < wanted) {
-        ssize_t r = pread(s->fd, s->in + n, wanted - n, (off_t)(s->in_total + n));
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return zl_fail(err, -errno, "read a layer's blob");
-        if (r == 0)
-            break;
-        n += (size_t)r;
-    }
+    size_t wanted = (size_t)ZL_MIN(there, (int64_t)IN_SIZE);
+    ssize_t got = read_at(s->fd, s->in, wanted, s->in_total);
+    if (got < 0)
+        return zl_fail(err, (int)got, "read a layer's blob");
+    size_t n = (size_t)got;
     if (s->feed && n < wanted) /* the writer began again and cut the file */
         return zl_fail(err, ZL_E_CANCELLED, "the blob began again");
     s->in_at = 0;
@@ -85,6 +95,39 @@ static int fill(struct zl_stream *s, struct zl_err *err)
     if (s->raw)
         zl_digest_add(s->raw, s->in, n);
     return 0;
+}
+
+/* What is in the file, when it is whole and small; 0 otherwise. */
+static size_t small_size(const struct zl_stream *s)
+{
+    struct stat st;
+    if (s->feed)
+        return zl_feed_whole(s->feed, ZL_WHOLE_IN_MAX);
+    return fstat(s->fd, &st) == 0 && st.st_size <= ZL_WHOLE_IN_MAX ? (size_t)st.st_size : 0;
+}
+
+int zl_stream_whole(struct zl_stream *s, unsigned char **ret, size_t *n, struct zl_err *err)
+{
+    size_t size = small_size(s);
+    const unsigned char *in = s->feed ? s->feed->bytes : NULL;
+    zl_auto_free unsigned char *mine = in ? NULL : zl_try_malloc(size + 1);
+    if (!in && !mine)
+        return 0;
+    ssize_t got = in ? (ssize_t)size : read_at(s->fd, mine, size, 0);
+    if (got < 0)
+        return zl_fail(err, (int)got, "read a layer's blob");
+    in = in ? in : mine;
+    *ret = (size_t)got == size ? zl_whole_unpack(in, size, s->decoders, n) : NULL;
+    if (!*ret)
+        return 0;
+    s->form = PLAIN; /* at its end */
+    s->in_end = s->done = true;
+    s->in_total = size;
+    s->out_total = *n;
+    if (s->raw)
+        zl_digest_add(s->raw, in, size);
+    zl_digest_add(s->plain, *ret, *n);
+    return 1;
 }
 
 static int choose(struct zl_stream *s, struct zl_err *err)

@@ -25,6 +25,7 @@ struct entry {
     gid_t gid;
     struct timespec mtime;
     bool other_owner; /* than new files have */
+    char text[ZL_OCI_PATH_SIZE];
 };
 
 static int fail(struct zl_err *err, int code, const char *path, const char *what)
@@ -291,7 +292,7 @@ static int place_root(struct zl_unpack *u, const struct entry *n, struct zl_err 
 
 static int one_entry(struct zl_unpack *u, struct entry *n, struct zl_err *err)
 {
-    char path[ZL_OCI_PATH_SIZE];
+    char *path = n->text;
     const char *raw = archive_entry_pathname(n->e);
     if (!raw || zl_oci_layer_path(raw, path) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "an entry's path leaves the layer or is too long: '%.200s'",

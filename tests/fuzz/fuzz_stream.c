@@ -1,6 +1,7 @@
-/* A layer's blob through hashing and decompression, from its first byte to its last. */
+/* A layer's blob through hashing and decompression, from its first byte to its last; and in one go, where that goes. */
 #include "base/fd.h"
 #include "imagejob/stream.h"
+#include "imagejob/whole.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,9 +20,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ssize_t n;
     while ((n = zl_stream_read(s, block, sizeof block, &err)) > 0)
         ;
-    if (n == 0 && zl_stream_finish(s, blob, diff_id, &err) == 0 && !zl_streq(blob, zl_digest_of(data, size, wanted)))
+    bool read = n == 0 && zl_stream_finish(s, blob, diff_id, &err) == 0;
+    if (read && !zl_streq(blob, zl_digest_of(data, size, wanted)))
         abort();
     zl_stream_free(s);
+    size_t whole = size;
+    unsigned char *all = zl_whole_unpack(data, size, NULL, &whole);
+    if (all && read && !zl_streq(diff_id, zl_digest_of(all, whole, wanted)))
+        abort();
+    free(all);
     zl_close(fd);
     return 0;
 }
