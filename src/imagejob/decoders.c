@@ -1,5 +1,6 @@
 #include "imagejob/decoders.h"
 
+#include "base/alloc.h"
 #include "base/assert.h"
 
 void zl_decoders_init(struct zl_decoders *d)
@@ -12,6 +13,8 @@ void zl_decoders_done(struct zl_decoders *d)
 {
     while (d->n > 0)
         ZSTD_freeDStream(d->spare[--d->n]);
+    while (d->n_rooms > 0)
+        free(d->rooms[--d->n_rooms]);
     pthread_mutex_destroy(&d->lock);
 }
 
@@ -42,5 +45,30 @@ ZSTD_DStream *zl_decoders_give(struct zl_decoders *d, ZSTD_DStream *z)
         pthread_mutex_unlock(&d->lock);
     }
     ZSTD_freeDStream(z);
+    return NULL;
+}
+
+unsigned char *zl_decoders_take_room(struct zl_decoders *d)
+{
+    unsigned char *room = NULL;
+    if (d) {
+        pthread_mutex_lock(&d->lock);
+        room = d->n_rooms ? d->rooms[--d->n_rooms] : NULL;
+        pthread_mutex_unlock(&d->lock);
+    }
+    return room ? room : zl_try_malloc(ZL_DECODER_ROOM);
+}
+
+unsigned char *zl_decoders_give_room(struct zl_decoders *d, unsigned char *room)
+{
+    if (d && room) {
+        pthread_mutex_lock(&d->lock);
+        if (d->n_rooms < ZL_ARRAY_LEN(d->rooms)) {
+            d->rooms[d->n_rooms++] = room;
+            room = NULL;
+        }
+        pthread_mutex_unlock(&d->lock);
+    }
+    free(room);
     return NULL;
 }

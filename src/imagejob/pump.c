@@ -19,7 +19,6 @@ struct block {
 struct zl_pump {
     bool apart; /* in a thread of its own; otherwise there is one block, and none of what follows up to `stream` */
     bool begun; /* not apart: what comes first was asked for */
-    unsigned char *whole; /* and that was all of it */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -116,7 +115,6 @@ struct zl_pump *zl_pump_free(struct zl_pump *p)
         pthread_mutex_destroy(&p->lock);
     }
     zl_stream_free(p->stream);
-    free(p->whole);
     free(p);
     return NULL;
 }
@@ -125,12 +123,10 @@ struct zl_pump *zl_pump_free(struct zl_pump *p)
 static ssize_t read_here(struct zl_pump *p, const void **ret, struct zl_err *err)
 {
     size_t n = 0;
-    int r = p->begun ? 0 : zl_stream_whole(p->stream, &p->whole, &n, &p->err);
+    int r = p->begun ? 0 : zl_stream_whole(p->stream, ret, &n, &p->err);
     p->begun = true;
-    if (r == 1 && n > 0) {
-        *ret = p->whole;
+    if (r == 1 && n > 0)
         return (ssize_t)n;
-    }
     p->ended |= r < 0;
     if (!p->ended)
         p->ended = fill(p, p->block) <= 0;

@@ -29,6 +29,7 @@ struct zl_stream {
     bool in_end, done;
     struct zl_digest *raw, *plain; /* raw: NULL with a feed */
     struct zl_decoders *decoders;
+    unsigned char *room; /* what all of it unpacked to */
     ZSTD_DStream *zstd;
     size_t zstd_more; /* what the decoder still expects; 0 between frames */
     size_t in_n, in_at;
@@ -55,6 +56,7 @@ struct zl_stream *zl_stream_free(struct zl_stream *s)
         zl_digest_free(s->raw);
         zl_digest_free(s->plain);
         zl_decoders_give(s->decoders, s->zstd);
+        zl_decoders_give_room(s->decoders, s->room);
         free(s);
     }
     return NULL;
@@ -106,7 +108,7 @@ static size_t small_size(const struct zl_stream *s)
     return fstat(s->fd, &st) == 0 && st.st_size <= ZL_WHOLE_IN_MAX ? (size_t)st.st_size : 0;
 }
 
-int zl_stream_whole(struct zl_stream *s, unsigned char **ret, size_t *n, struct zl_err *err)
+int zl_stream_whole(struct zl_stream *s, const void **ret, size_t *n, struct zl_err *err)
 {
     size_t size = small_size(s);
     const unsigned char *in = s->feed ? s->feed->bytes : NULL;
@@ -117,16 +119,19 @@ int zl_stream_whole(struct zl_stream *s, unsigned char **ret, size_t *n, struct 
     if (got < 0)
         return zl_fail(err, (int)got, "read a layer's blob");
     in = in ? in : mine;
-    *ret = (size_t)got == size ? zl_whole_unpack(in, size, s->decoders, n) : NULL;
-    if (!*ret)
+    s->room = zl_decoders_take_room(s->decoders);
+    if (!s->room || (size_t)got != size || !zl_whole_unpack(in, size, s->decoders, s->room, n)) {
+        s->room = zl_decoders_give_room(s->decoders, s->room);
         return 0;
+    }
+    *ret = s->room;
     s->form = PLAIN; /* at its end */
     s->in_end = s->done = true;
     s->in_total = size;
     s->out_total = *n;
     if (s->raw)
         zl_digest_add(s->raw, in, size);
-    zl_digest_add(s->plain, *ret, *n);
+    zl_digest_add(s->plain, s->room, *n);
     return 1;
 }
 

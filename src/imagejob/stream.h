@@ -19,9 +19,9 @@ struct zl_stream;
  * the blob is not hashed here); NULL: it is whole. `decoders` may be NULL. */
 struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders);
 struct zl_stream *zl_stream_free(struct zl_stream *s);
-/* All of a small blob at once, which is there already: 1, and *ret is the caller's to free; 0: it is to be read piece
- * by piece. Before the first reading. */
-int zl_stream_whole(struct zl_stream *s, unsigned char **ret, size_t *n, struct zl_err *err) ZL_MUST;
+/* All of a small blob at once, which is there already: 1, and *ret is valid as long as the stream; 0: it is to be read
+ * piece by piece. Before the first reading. */
+int zl_stream_whole(struct zl_stream *s, const void **ret, size_t *n, struct zl_err *err) ZL_MUST;
 /* At most `size` bytes into `p`; 0 at the end. */
 ssize_t zl_stream_read(struct zl_stream *s, void *p, size_t size, struct zl_err *err) ZL_MUST;
 /* Behind the end: reads what is left of the blob and gives both digests; blob is "" of a stream with a feed. */

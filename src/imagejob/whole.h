@@ -7,9 +7,11 @@
 
 #include "imagejob/decoders.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
-enum { ZL_WHOLE_IN_MAX = 1 << 20, ZL_WHOLE_OUT_MAX = 4 << 20 };
+enum { ZL_WHOLE_IN_MAX = 1 << 20 };
 
-/* What `in` unpacks to, the caller's to free, and *size of it; NULL: not in this way. `decoders` may be NULL. */
-unsigned char *zl_whole_unpack(const unsigned char *in, size_t n, struct zl_decoders *decoders, size_t *size);
+/* Whether it was unpacked: *size bytes in `room`, which has ZL_DECODER_ROOM. `decoders` may be NULL. */
+bool zl_whole_unpack(const unsigned char *in, size_t n, struct zl_decoders *decoders, unsigned char *room,
+                     size_t *size);
