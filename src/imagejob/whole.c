@@ -34,12 +34,13 @@ bool zl_whole_unpack(const unsigned char *in, size_t n, struct zl_decoders *deco
 {
     size_t got = 0;
     bool good = false;
+    *size = 0;
     if (n < GZIP_LEAST || n > ZL_WHOLE_IN_MAX)
         return false;
     if (in[0] == 0x1f && in[1] == 0x8b)
         good = unpack_gzip(in, n, room, &got);
     else if (memcmp(in, "\x28\xb5\x2f\xfd", 4) == 0)
         good = unpack_zstd(in, n, decoders, room, &got);
-    *size = good ? got : 0;
+    *size = good ? got : 0; /* decoders say how much also of what they refuse */
     return good;
 }
