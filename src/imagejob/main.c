@@ -78,10 +78,11 @@ int main(int argc, char **argv)
     /* Large windows and documents go back to the system at once; what each layer needs again stays. */
     (void)mallopt(M_MMAP_THRESHOLD, KEPT_MAX);
     (void)mallopt(M_TRIM_THRESHOLD, KEPT_MAX);
-    (void)mallopt(M_ARENA_MAX, ARENAS); /* threads mostly wait, and each arena keeps what it once needed */
-    (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }); /* what serves on this machine goes before */
-    umask(0);                                                             /* every mode is said where a file is made */
-    int private = zl_process_private();                                   /* passwords and tokens come */
+    (void)mallopt(M_ARENA_MAX, ARENAS);       /* threads mostly wait, and each arena keeps what it once needed */
+    if (sched_getscheduler(0) == SCHED_OTHER) /* nobody chose another */
+        (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }); /* what serves here goes before */
+    umask(0);                           /* every mode is said where a file is made */
+    int private = zl_process_private(); /* passwords and tokens come */
     int r = zl_image_job_open(&job, remote ? NULL : argv[2], &err);
     job.events = 1;
     r = r < 0 ? r : private < 0 ? zl_fail(&err, private, "keep other programs out") : run(&job, &err);
