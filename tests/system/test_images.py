@@ -190,17 +190,37 @@ def test_an_index_gives_this_machines_image(store, liar, image):
     assert event["code"] == "bad_image" and "linux/mips" in event["message"]
 
 
-@pytest.mark.parametrize("compress", ["none", "zstd", "gzip in members"])
-def test_compressions(store, liar, tmp_path, compress):
-    tar = oci.tar_of({"a": b"a" * 100000, "b": os.urandom(1000)})
-    if compress == "zstd":
-        data, media = subprocess.run(["zstd", "-qc"], input=tar, stdout=subprocess.PIPE, check=True).stdout, "+zstd"
-    elif compress == "none":
-        data, media = tar, ""
-    else:
-        data, media = gzip.compress(tar[:5000]) + gzip.compress(tar[5000:]), "+gzip"
+def zstd(data, *options):
+    """Of a pipe: the frame does not say how much it holds, unless an option does."""
+    return subprocess.run(["zstd", "-qc", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20], ids=["small", "large"])  # small ones are unpacked in one go, where they say their size
+@pytest.mark.parametrize("compress", ["none", "gzip", "gzip in members", "zstd", "zstd, its size unsaid"])
+def test_compressions(store, liar, compress, size):
+    files = {"a": b"a" * 100000, "b": os.urandom(size)}
+    tar = oci.tar_of(files)
+    data = {"none": lambda: tar, "gzip": lambda: gzip.compress(tar), "gzip in members": lambda: gzip.compress(tar[:5000]) + gzip.compress(tar[5000:]),
+            "zstd": lambda: zstd(tar, f"--stream-size={len(tar)}"), "zstd, its size unsaid": lambda: zstd(tar)}[compress]()
+    media = "" if compress == "none" else "+" + compress[:4]
     put_image(liar, [(data, "application/vnd.oci.image.layer.v1.tar" + media, oci.digest(tar))])
-    assert set(store.root(store.pulled(f"{liar.host}/t/x:v1"))) == {"a", "b"}
+    root = store.root(store.pulled(f"{liar.host}/t/x:v1"))
+    assert {name: path.read_bytes() for name, (path, _) in root.items()} == files
+
+
+def test_a_window_too_wide(store, liar):
+    tar = oci.tar_of({"a": b"a" * 100000})
+    put_image(liar, [(zstd(tar, "--long=27"), "application/vnd.oci.image.layer.v1.tar+zstd", oci.digest(tar))])
+    store.failed(f"{liar.host}/t/x:v1", "limit_exceeded", "window", "8 MiB")
+
+
+def test_nothing_of_progress(store, liar, image):
+    events = {}
+    for quiet in False, True:
+        p = store.start(verb="pull", reference=f"{liar.host}/t/x:v1", policy="always", quiet=quiet)
+        events[quiet] = [json.loads(line)["event"] for line in p.communicate(timeout=60 * SLOW)[0].splitlines()]
+        store.job(verb="remove", reference=f"{liar.host}/t/x:v1")
+    assert "progress" in events[False] and events[False][-1] == "done" and events[True] == ["done"]
 
 
 def put_image(liar, layers, config=None, more_config=None, more_manifest=None):
