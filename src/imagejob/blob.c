@@ -28,8 +28,8 @@ struct blob {
     const char *digest;
     int fd;
     uint64_t size, got, written_ms;
-    unsigned char *pending; /* the last n bytes of what is `got`, of which the first `written` are in the file */
-    size_t n, written, room;
+    unsigned char *pending;  /* the last n bytes of what is `got`, of which the first `written` are in the file */
+    size_t n, written, room; /* room: for all of a blob that is wanted whole, otherwise PENDING */
     struct zl_digest *hash;
     void (*progress)(void *arg, uint64_t got);
     void *arg;
@@ -59,7 +59,9 @@ static int write_pending(struct blob *b, struct zl_err *err)
         ZL_IGNORE(start_again(b, &again)); /* the job ends with the first error */
         return zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : r, r, "write the blob");
     }
-    b->written = b->n = b->n == b->room && b->room < b->size ? 0 : b->n;
+    if (b->n == b->room && b->room < b->size) /* more comes; a blob that has room stays whole */
+        b->n = 0;
+    b->written = b->n;
     b->written_ms = zl_clock_mono_ms();
     if (b->progress)
         b->progress(b->arg, b->got);
