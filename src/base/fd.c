@@ -5,10 +5,13 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define SEAL_WAIT_MAX_MS 512 /* the longest of the waits, each twice the one before: 1 s in all */
 
 int zl_close(int fd)
 {
@@ -178,14 +181,30 @@ int zl_remove_tree(int dir, const char *name)
     return remove_tree(dir, name, 0);
 }
 
+/*
+ * The kernel refuses the seal against writing with EBUSY while anything holds a page of the file, and that may be the
+ * kernel itself, for a moment, moving pages under load (mm/memfd.c, memfd_wait_for_pins). It waits about 0.1 s for
+ * them on its own.
+ */
+int zl_seal(int fd)
+{
+    for (int ms = 1;; ms *= 2) {
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+            return 0;
+        if (errno != EBUSY || ms > SEAL_WAIT_MAX_MS)
+            return -errno;
+        (void)poll(NULL, 0, ms);
+    }
+}
+
 int zl_sealed_memfd(const char *name, const void *p, size_t n)
 {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
     int r = zl_write_full(fd, p, n);
-    if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        r = -errno;
+    if (r == 0)
+        r = zl_seal(fd);
     if (r < 0) {
         (void)zl_close(fd);
         return r;

@@ -46,6 +46,8 @@ int zl_mkdir_p(const char *path, mode_t mode) ZL_MUST;
 /* Removes a tree of ours without following links; the absence of `name` is success. */
 int zl_remove_tree(int dir, const char *name) ZL_MUST;
 
-/* A memfd with this content, sealed against every change. */
+/* Seals a memfd against every change; tries for one to two seconds while somebody holds a page of it, then -EBUSY. */
+int zl_seal(int fd) ZL_MUST;
+/* A memfd with this content, sealed so. */
 int zl_sealed_memfd(const char *name, const void *p, size_t n) ZL_MUST;
 int zl_set_nonblock(int fd, bool on) ZL_MUST;

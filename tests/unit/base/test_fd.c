@@ -4,7 +4,10 @@
 #include "base/fd.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -68,12 +71,36 @@ static void a_sealed_memfd_cannot_change(void **state)
     assert_string_equal(got, "abc");
 }
 
+static void *unmap_soon(void *p)
+{
+    (void)poll(NULL, 0, 20);
+    (void)munmap(p, 4096);
+    return NULL;
+}
+
+static void a_seal_waits_for_who_holds_a_page(void **state)
+{
+    zl_auto_close int fd = memfd_create("t", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(p, MAP_FAILED);
+    assert_int_equal(zl_seal(fd), -EBUSY); /* for good */
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, unmap_soon, p), 0);
+    assert_int_equal(zl_seal(fd), 0); /* for a moment */
+    assert_int_equal(pthread_join(t, NULL), 0);
+    assert_int_equal(fcntl(fd, F_GET_SEALS), F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    zl_auto_close int file = zl_openat(dir, "keep", O_RDONLY, 0); /* not open for writing */
+    assert_int_equal(zl_seal(file), -EPERM);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_atomic_write_replaces_and_leaves_nothing_else),
         cmocka_unit_test(a_tree_is_removed_without_following_links),
         cmocka_unit_test(a_sealed_memfd_cannot_change),
+        cmocka_unit_test(a_seal_waits_for_who_holds_a_page),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
