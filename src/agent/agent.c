@@ -179,6 +179,15 @@ static void adopt(struct zl_agent *a, const struct zl_rt_instance *r)
                 zl_rt_state_name(r->state));
 }
 
+/* What has no folder is no container: of those that can't be read the folder stays, and the lease with it. */
+static bool has_folder(void *arg, const char *id)
+{
+    const struct zl_agent *a = arg;
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%.60s", a->o.home->containers, id);
+    return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 static void listed(void *arg, const struct zl_err *err, const struct zl_rt_reply *reply)
 {
     struct zl_agent *a = arg;
@@ -188,6 +197,9 @@ static void listed(void *arg, const struct zl_err *err, const struct zl_rt_reply
     }
     for (unsigned i = 0; i < reply->list.n; i++)
         adopt(a, &reply->list.v[i]);
+    int r = zl_store_release_others(&a->store, has_folder, a); /* nothing is created yet */
+    if (r < 0)
+        zl_log_warn("leases of containers that are gone are not released: %s", zl_error_text(r));
     a->ready = true;
     a->members_dirty = true;
     a->opened_ms = agent_now(a);

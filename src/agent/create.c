@@ -3,6 +3,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/phase.h"
 #include "sys/process.h"
 
 #include <arpa/inet.h>
@@ -118,6 +119,7 @@ static int lease_layers(struct zl_agent *a, struct zl_arena *arena, const struct
     int r = zl_store_lease(&a->store, i->id, &image->chain_ids, err);
     if (r < 0)
         return r;
+    zl_phase("create.leased");
     const char **layers = zl_arena_alloc(arena, (image->chain_ids.n + 1) * sizeof *layers);
     for (unsigned k = 0; k < image->chain_ids.n; k++) {
         char path[ZL_LAYER_PATH_SIZE];

@@ -421,3 +421,22 @@ void zl_store_release(const struct zl_store *s, const char *holder)
     snprintf(file, sizeof file, "leases/%.60s", holder);
     (void)unlinkat(s->dir, file, 0);
 }
+
+struct others {
+    const struct zl_store *store;
+    bool (*lives)(void *arg, const char *holder);
+    void *arg;
+};
+
+static int release_other(void *arg, int dir, const char *name)
+{
+    const struct others *o = arg;
+    if (!o->lives(o->arg, name))
+        zl_store_release(o->store, name);
+    return 0;
+}
+
+int zl_store_release_others(const struct zl_store *s, bool (*lives)(void *arg, const char *holder), void *arg)
+{
+    return zl_store_each(s, "leases", release_other, &(struct others){ s, lives, arg });
+}

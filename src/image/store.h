@@ -94,6 +94,8 @@ bool zl_store_has_blobs(const struct zl_store *s, const struct zl_image_record *
 int zl_store_lease(const struct zl_store *s, const char *holder, const struct zl_strings *chain_ids,
                    struct zl_err *err) ZL_MUST;
 void zl_store_release(const struct zl_store *s, const char *holder);
+/* Releases what holders left that live no more: an agent may die between a container and its lease. -errno. */
+int zl_store_release_others(const struct zl_store *s, bool (*lives)(void *arg, const char *holder), void *arg) ZL_MUST;
 
 /* The bytes that a file or folder takes on the disk, hard links counted once. -errno. */
 int zl_tree_bytes(int dir, const char *name, uint64_t *ret) ZL_MUST;

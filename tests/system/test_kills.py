@@ -10,10 +10,10 @@ from conftest import BUILD, SLOW, alive, free_port, wait_for
 from test_spine import Load, containers, fetch, import_workload, numbered_lines, spec
 
 PULL = ["pull.spawned", "pull.done"]
-START = ["create.folder", "create.spawned", "create.done", "start.created", "start.sent", "start.done", "start.started",
+START = ["create.leased", "create.folder", "create.spawned", "create.done", "start.created", "start.sent", "start.done", "start.started",
          "start.routed"]
 REPLACE = ["replace.started", "replace.switched"]
-STOP = ["stop.draining", "stop.drained", "stop.signalled", "stop.exited", "remove.begun", "remove.settled", "stop.removed"]
+STOP = ["stop.draining", "stop.drained", "stop.signalled", "stop.exited", "remove.begun", "remove.settled", "remove.unseen", "stop.removed"]
 ROUNDS = ([("up", p) for p in PULL + START] + [("replace", p) for p in PULL + REPLACE + STOP[1:4]] +
           [("down", p) for p in STOP]) * (9 if os.environ.get("ZLAYER_LONG") else 1)
 
@@ -125,6 +125,8 @@ def test_the_agent_dies_in_every_phase(node, registry, tmp_path):
     for _, instance, _ in before:
         assert numbered_lines(node, instance) > 10000
     assert not [d for d in (node.data / "images" / "staging").iterdir()]
+    # Of what died in between no lease is left: its layers go with its image.
+    assert {c["id"] for c in containers(node, None)} == {d.name for d in (node.data / "images" / "leases").iterdir()}
     node.run("down", "stays")
 
 

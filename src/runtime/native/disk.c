@@ -274,6 +274,8 @@ int zl_rt_disk_remove(const struct zl_rt_disk *d, const char *id, unsigned timeo
     char gone[ZL_ID_HEX_SIZE + 8];
     snprintf(gone, sizeof gone, "gone.%s", id);
     const char *const names[] = { gone, NULL };
-    r = renameat(d->containers, id, d->containers, gone) < 0 ? -errno : remove_trees(d, d->containers, names);
+    r = renameat(d->containers, id, d->containers, gone) < 0 ? -errno : 0;
+    zl_phase("remove.unseen");
+    r = r < 0 ? r : remove_trees(d, d->containers, names);
     return r < 0 ? zl_fail(err, r, "remove the folder of instance %s", id) : 0;
 }
