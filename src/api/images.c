@@ -39,7 +39,8 @@ struct job {
     struct zl_watch *watch;
     int out;
     bool collect;       /* the last event is the reply; else events are passed on as they come */
-    struct zl_buf text; /* with `collect` */
+    struct zl_buf text; /* with `collect` all of it, else how the current line begins */
+    bool said;          /* how it ended */
 };
 
 static void job_gone(void *arg)
@@ -75,6 +76,34 @@ static void answer(struct job *j)
     api_reply(q, 200, reply);
 }
 
+/* Keeps how each line begins, for what kind of event it is: an end without one is told of. */
+static void watch_for_end(struct job *j, struct zl_str part)
+{
+    const struct zl_str done = ZL_STR("{\"event\":\"done\""), error = ZL_STR("{\"event\":\"error\"");
+    while (part.n) {
+        const char *newline = memchr(part.p, '\n', part.n);
+        size_t n = newline ? (size_t)(newline - part.p) : part.n;
+        if (j->text.n < error.n)
+            zl_buf_add(&j->text, part.p, ZL_MIN(n, error.n - j->text.n));
+        struct zl_str line = zl_buf_view(&j->text);
+        j->said |= zl_str_starts(line, done) || zl_str_starts(line, error);
+        if (newline)
+            zl_buf_clear(&j->text);
+        n += newline != NULL;
+        part = zl_str_n(part.p + n, part.n - n);
+    }
+}
+
+static void end(struct job *j)
+{
+    if (!j->said && j->text.n)
+        (void)zl_http_reply_write(j->q->x, ZL_STR("\n"));
+    if (!j->said)
+        (void)zl_http_reply_write(j->q->x, ZL_STR("{\"event\":\"error\",\"code\":\"internal\",\"message\":\"the image "
+                                                  "job was killed\",\"hint\":\"\"}\n"));
+    zl_http_reply_end(j->q->x);
+}
+
 static void job_readable(void *arg, int events)
 {
     struct job *j = arg;
@@ -84,10 +113,12 @@ static void job_readable(void *arg, int events)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n > 0) {
-        if (j->collect)
+        if (j->collect) {
             zl_buf_add(&j->text, buf, (size_t)n);
-        else if (j->q->x)
+        } else if (j->q->x) {
+            watch_for_end(j, zl_str_n(buf, (size_t)n));
             (void)zl_http_reply_write(j->q->x, zl_str_n(buf, (size_t)n));
+        }
         return;
     }
     zl_watch_free(j->watch);
@@ -95,7 +126,7 @@ static void job_readable(void *arg, int events)
     if (j->q->x && j->collect)
         answer(j);
     else if (j->q->x)
-        zl_http_reply_end(j->q->x);
+        end(j);
     zl_buf_done(&j->text);
     api_request_free(j->q);
     free(j);
@@ -109,6 +140,7 @@ static void run_job(struct api_request *q, const struct zl_image_request *reques
     struct job *j = zl_xcalloc(1, sizeof *j);
     zl_json_print(&text, zl_print(&q->arena, &zl_type_image_request, request), 0);
     zl_auto_close int in = zl_sealed_memfd("image-job", text.p, text.n);
+    explicit_bzero(text.p, text.n); /* it may hold a password */
     int r = in < 0 ? in : lseek(in, 0, SEEK_SET) < 0 || pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
     const char *argv[ZL_AGENT_IMAGE_WORDS], *program = zl_agent_image_job(q->api->agent, argv);
     struct zl_child_fd fds[] = { { in, 0 }, { out[1], 1 } };

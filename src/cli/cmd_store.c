@@ -51,13 +51,16 @@ SIZE_COLUMN(shared, "shared_bytes")
 static void print_by(const struct zl_cli *cli, struct zl_buf *out, const struct zl_value *row)
 {
     enum { SHORT = 60 };
-    const char *by = zl_value_cstr(row, "created_by");
-    zl_buf_printf(out, cli->globals.no_trunc ? "%s" : "%.60s", by);
-    if (!cli->globals.no_trunc && strlen(by) > SHORT)
+    struct zl_str by = zl_value_str(row, "created_by"), shown = by;
+    if (!cli->globals.no_trunc && by.n > SHORT)
+        for (shown.n = SHORT; shown.n > 0 && ((unsigned char)by.p[shown.n] & 0xc0) == 0x80;) /* whole characters */
+            shown.n--;
+    zl_auto_buf line = ZL_BUF_INIT;
+    for (size_t i = 0; i < shown.n; i++) /* one line a step */
+        zl_buf_putc(&line, (unsigned char)shown.p[i] < ' ' ? ' ' : shown.p[i]);
+    zl_term_clean(out, zl_buf_view(&line));
+    if (shown.n < by.n)
         zl_buf_puts(out, "…");
-    for (size_t i = 0; i < out->n; i++) /* one line a step */
-        if ((unsigned char)out->p[i] < ' ')
-            out->p[i] = ' ';
 }
 
 static const struct zl_column history_columns[] = {

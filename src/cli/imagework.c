@@ -31,6 +31,7 @@ struct listener {
     struct zl_progress progress;
     struct zl_value *rows;
     const struct zl_value *last;
+    const char *problem; /* why there are no credentials to send along; NULL */
 };
 
 /* What an event is about, as a row. */
@@ -80,12 +81,14 @@ static int take(struct listener *l, struct zl_str line, struct zl_err *err)
 }
 
 /* The agent's user has files of its own; who asks it brings the credentials from his. */
-static void add_credentials(struct zl_cli *cli, struct zl_image_request *q)
+static void add_credentials(struct listener *l, struct zl_image_request *q)
 {
+    struct zl_cli *cli = l->cli;
     struct zl_reference ref;
     struct zl_credentials c;
     const char *why, *to = q->destination ? q->destination : q->reference;
-    if (q->username || zl_reference_parse(zl_str(to), &ref, &why) < 0)
+    bool local = q->verb == ZL_IMAGE_PULL && q->policy == ZL_PULL_NEVER; /* a helper may ask the network */
+    if (local || q->username || zl_reference_parse(zl_str(to), &ref, &why) < 0)
         return;
     ZL_IGNORE(zl_process_private()); /* no reason to fail: the user's files hold them, too */
     zl_credentials_find(ref.registry, ref.repository, &c);
@@ -93,6 +96,7 @@ static void add_credentials(struct zl_cli *cli, struct zl_image_request *q)
     q->password = c.password[0] ? zl_arena_strdup(&cli->arena, c.password) : NULL;
     q->identity_token = c.identity_token[0] ? zl_arena_strdup(&cli->arena, c.identity_token) : NULL;
     q->registry_token = c.registry_token[0] ? zl_arena_strdup(&cli->arena, c.registry_token) : NULL;
+    l->problem = c.problem[0] ? zl_arena_strdup(&cli->arena, c.problem) : NULL;
     zl_credentials_done(&c);
 }
 
@@ -133,7 +137,7 @@ static int by_agent(struct listener *l, const struct zl_image_request *request, 
         zl_buf_puts(&path, "/history");
     struct zl_image_request q = *request;
     if (q.verb == ZL_IMAGE_PULL || q.verb == ZL_IMAGE_PUSH)
-        add_credentials(cli, &q);
+        add_credentials(l, &q);
     ZL_AUTO(zl_stream) s = NULL;
     const struct zl_value *v = body == ZL_BODY_NONE ? NULL : zl_print(&cli->arena, zl_body_types[body], &q);
     e = zl_stream_open(c, v ? "POST" : "GET", path.p, v, &s, err);
@@ -142,9 +146,15 @@ static int by_agent(struct listener *l, const struct zl_image_request *request, 
         int r = zl_stream_line(s, -1, &line, err);
         if (r == -EINTR || r == -EAGAIN)
             continue;
+        if (r == 0 && !l->last) /* a killed agent; of a killed job it tells */
+            return zl_fail(err, ZL_E_PROTOCOL, "the agent's answer ended before its image job did");
         if (r <= 0)
             return r;
         e = take(l, line, err);
+    }
+    if (e == ZL_E_UNAUTHORIZED && l->problem) {
+        err->hint[0] = 0; /* the agent does not know of them */
+        return zl_hint(err, e, "credentials could not be read: %s", l->problem);
     }
     return e;
 }

@@ -31,7 +31,7 @@ struct zl_image_job {
 int zl_image_job_open(struct zl_image_job *job, const char *data_dir, struct zl_err *err) ZL_MUST;
 void zl_image_job_close(struct zl_image_job *job);
 void zl_image_job_progress(struct zl_image_job *job, const char *layer, uint64_t current, uint64_t total);
-/* One event: a JSON object without the line's end. Any thread. */
+/* One event: a JSON object without the line's end, whose first member is its kind. Any thread. */
 void zl_image_job_event(struct zl_image_job *job, struct zl_buf *line);
 /* `warning`: what the user should know beside it, or NULL. */
 void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r, const char *warning);

@@ -13,9 +13,9 @@
 
 static void event_of(struct zl_image_job *job, const char *kind, struct zl_value *v)
 {
-    zl_auto_buf line = ZL_BUF_INIT;
-    zl_value_set(&job->arena, v, "event", zl_value_string(&job->arena, zl_str(kind)));
-    zl_json_print(&line, v, 0);
+    zl_auto_buf line = ZL_BUF_INIT, members = ZL_BUF_INIT;
+    zl_json_print(&members, v, 0);
+    zl_buf_printf(&line, "{\"event\":\"%s\",%s", kind, members.p + 1); /* never empty; the kind comes first */
     zl_image_job_event(job, &line);
 }
 
