@@ -453,7 +453,7 @@ int zl_credentials_keep(const char *file, const char *registry, const struct zl_
 int zl_credentials_forget(const char *file, const char *registry, struct zl_err *err)
 {
     bool was_there = false;
-    if (access(file, F_OK) < 0)
+    if (access(file, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR))
         return 0;
     int r = split_and_rewrite(file, registry, NULL, &was_there, err);
     return r < 0 ? r : was_there;

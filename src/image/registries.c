@@ -157,21 +157,32 @@ int zl_registries_load(struct zl_arena *arena, struct zl_registries **ret, struc
     return zl_registries_parse(arena, zl_buf_view(&text), file, ret, err);
 }
 
-/* The first file of a folder with this ending, in alphabetical order, so that it does not change by chance. */
-static const char *file_with(struct zl_arena *arena, const char *folder, const char *ending)
+static int by_name(const void *a, const void *b)
 {
-    zl_auto_free char *best = NULL;
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The files of a folder with this ending, in alphabetical order, so that nothing changes by chance. */
+static struct zl_strings files_with(struct zl_arena *arena, const char *folder, const char *ending)
+{
+    const char **v = NULL;
+    unsigned n = 0, cap = 0;
     DIR *d = opendir(folder);
     struct dirent *e;
     while (d && (e = readdir(d)) != NULL)
-        if (e->d_name[0] != '.' && zl_str_ends(zl_str(e->d_name), zl_str(ending)) &&
-            (!best || strcmp(e->d_name, best) < 0)) {
-            free(best);
-            best = zl_xstrdup(e->d_name);
+        if (e->d_name[0] != '.' && zl_str_ends(zl_str(e->d_name), zl_str(ending))) {
+            ZL_GROW(v, n, cap);
+            v[n++] = zl_arena_printf(arena, "%s/%s", folder, e->d_name);
         }
     if (d)
         closedir(d);
-    return best ? zl_arena_printf(arena, "%s/%s", folder, best) : NULL;
+    if (n)
+        qsort(v, n, sizeof *v, by_name);
+    struct zl_strings ret = { zl_arena_alloc(arena, (n + 1) * sizeof *ret.v), n };
+    for (unsigned i = 0; i < n; i++)
+        ret.v[i] = v[i];
+    free(v);
+    return ret;
 }
 
 static void look_in_folders(struct zl_arena *arena, struct zl_registry_settings *s)
@@ -180,10 +191,11 @@ static void look_in_folders(struct zl_arena *arena, struct zl_registry_settings 
     for (size_t i = 0; i < ZL_ARRAY_LEN(folders) && s->tls != ZL_TLS_NONE; i++) {
         char folder[320];
         snprintf(folder, sizeof folder, "%s/%s", folders[i], s->host);
-        if (!s->ca)
-            s->ca = file_with(arena, folder, ".crt");
+        if (!s->authorities.n)
+            s->authorities = files_with(arena, folder, ".crt");
         if (!s->client_certificate) {
-            const char *cert = s->client_certificate = file_with(arena, folder, ".cert");
+            struct zl_strings all = files_with(arena, folder, ".cert");
+            const char *cert = s->client_certificate = all.n ? all.v[0] : NULL;
             if (cert) /* its own; another's may be beside it */
                 s->client_key = zl_arena_printf(arena, "%.*s.key", (int)(strlen(cert) - strlen(".cert")), cert);
         }
@@ -199,6 +211,10 @@ const struct zl_registry_settings *zl_registries_of(struct zl_arena *arena, cons
         const struct zl_registry_settings *one = r->list.v[i];
         if (zl_streq(one->host, host))
             *s = *one;
+    }
+    if (s->ca) {
+        s->authorities.v = zl_arena_alloc(arena, sizeof *s->authorities.v);
+        s->authorities.v[s->authorities.n++] = s->ca;
     }
     look_in_folders(arena, s);
     return s;

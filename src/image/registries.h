@@ -17,6 +17,7 @@ struct zl_registry_settings {
     int tls;                   /* enum zl_registry_tls */
     const char *ca;            /* files with PEM, absolute paths; NULL: not said */
     const char *client_certificate, *client_key;
+    struct zl_strings authorities; /* `ca`, else those of the folder; by zl_registries_of */
 };
 
 struct zl_registries {

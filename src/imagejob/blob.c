@@ -180,7 +180,9 @@ static int blob_from(const struct place *p, struct blob *b, struct zl_err *err)
         if (x == 0) {
             *err = (struct zl_err){ 0 };
             x = check(b, &again, err);
-            if (x == 0 || start_again(b, err) < 0 || !again)
+            int started = x < 0 ? start_again(b, err) : 0;
+            x = started < 0 ? started : x;
+            if (x == 0 || started < 0 || !again)
                 break;
             continue;
         }
@@ -221,7 +223,7 @@ static int go_on(struct blob *b, struct zl_err *err)
     }
     if (n < 0)
         return zl_fail(err, (int)n, "read what is there of the blob");
-    b->exchanges = 1;
+    b->exchanges = b->got == b->size ? 2 : 1; /* what nobody sends now is nobody's lie */
     if (b->progress)
         b->progress(b->arg, b->got);
     return 0;

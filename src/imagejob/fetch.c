@@ -216,8 +216,10 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, c
     return l->f->stop && atomic_load(l->f->stop);
 }
 
-static bool transient(CURLcode c)
+static bool transient(CURLcode c, const char *text)
 {
+    if (c == CURLE_SSL_CONNECT_ERROR) /* libcurl has no other sign of a connection that broke during the handshake */
+        return strstr(text, "reset by peer") || strstr(text, "SSL_ERROR_SYSCALL");
     switch ((int)c) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
@@ -239,7 +241,7 @@ static int failure(struct leg *l, CURLcode c, const char *text, const struct ori
         return l->failed;
     if (c == CURLE_ABORTED_BY_CALLBACK)
         return zl_fail(l->err, ZL_E_CANCELLED, "the transfer was stopped");
-    l->reply->transient = transient(c);
+    l->reply->transient = transient(c, text);
     zl_fail(l->err, ZL_E_PULL_FAILED, "%s:%s: %.200s", to->host, to->port, *text ? text : curl_easy_strerror(c));
     if (c == CURLE_COULDNT_RESOLVE_HOST)
         return zl_hint(l->err, ZL_E_PULL_FAILED, "is the registry's name right, and does this machine have a network?");
@@ -428,7 +430,13 @@ int zl_fetch(CURL *easy, struct zl_fetch_share *share, const struct zl_fetch *f,
         if (origin_of(url, &here) < 0)
             return zl_fail(err, ZL_E_REGISTRY, "'%.200s' is no http or https address", url);
         int r = may_go(f, &from, &here, err);
-        r = r < 0 ? r : leg(easy, share, f, url, &here, same_origin(&home, &here), reply, &next, err);
+        bool at_home = same_origin(&home, &here);
+        if (r == 0 && f->secret && !at_home)
+            r = zl_fail(err, ZL_E_REGISTRY, "it leads to %s, which is not to get what is meant for %s", here.host,
+                        home.host);
+        if (r == 0 && !at_home)
+            snprintf(reply->elsewhere, sizeof reply->elsewhere, "%s:%s", here.host, here.port);
+        r = r < 0 ? r : leg(easy, share, f, url, &here, at_home, reply, &next, err);
         if (r < 0 || reply->status < 300 || reply->status >= 400 || !next)
             return r;
         if (f->sends && reply->status != 307 && reply->status != 308)

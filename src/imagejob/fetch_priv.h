@@ -25,6 +25,7 @@ struct zl_fetch_reply {
     char location[4096]; /* absolute; "" when not said */
     char link[4096];     /* the next page, absolute; "" when there is none */
     char warning[200];   /* printable */
+    char elsewhere[280]; /* host:port of who answered when that is not `home`; "" */
     struct zl_oci_challenge challenge;
     struct zl_buf error_body; /* of a reply that is no success; cut at 16 KiB */
 };
@@ -47,6 +48,7 @@ struct zl_fetch {
     int fd;
     uint64_t at, body;
     bool sends;
+    bool secret;                             /* of the body: nobody but `home` gets it */
     void (*sent)(void *arg, uint64_t bytes); /* of this exchange so far; may be NULL */
     /* Gets the body of a 2xx; a negative return ends the exchange with that error. */
     int (*sink)(void *arg, const struct zl_fetch_reply *reply, const void *p, size_t n, struct zl_err *err);

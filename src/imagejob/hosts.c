@@ -18,6 +18,21 @@ static int read_pem(const char *file, const char *what, struct zl_buf *ret, stru
     return 0;
 }
 
+/* One after the other; each may hold several. */
+static int read_authorities(const struct zl_strings *files, struct zl_buf *ret, struct zl_err *err)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < files->n; i++) {
+        zl_auto_buf pem = ZL_BUF_INIT;
+        r = read_pem(files->v[i], "authority's certificate", &pem, err);
+        if (r == 0) {
+            zl_buf_add(ret, pem.p, pem.n);
+            zl_buf_putc(ret, '\n');
+        }
+    }
+    return r;
+}
+
 /* host[:port] without the port. */
 static struct zl_str bare_host(const char *name)
 {
@@ -40,8 +55,8 @@ static int add_host(struct zl_hosts *h, const struct zl_registries *all, const c
     struct zl_host *host = *ret = &h->v[h->n++];
     *host = (struct zl_host){ .name = s->host, .tls = (enum zl_registry_tls)s->tls };
     if (host->tls == ZL_TLS_NOT_SAID) /* a registry on this machine speaks plain HTTP, unless an authority is named */
-        host->tls = !s->ca && zl_host_is_loopback(bare_host(s->host)) ? ZL_TLS_NONE : ZL_TLS_VERIFY;
-    int r = read_pem(s->ca, "authority's certificate", &host->ca, err);
+        host->tls = !s->authorities.n && zl_host_is_loopback(bare_host(s->host)) ? ZL_TLS_NONE : ZL_TLS_VERIFY;
+    int r = read_authorities(&s->authorities, &host->ca, err);
     r = r < 0 ? r : read_pem(s->client_certificate, "client certificate", &host->certificate, err);
     r = r < 0 ? r : read_pem(s->client_key, "client certificate's key", &host->key, err);
     return r < 0 ? zl_wrap(err, r, "the settings of %.100s", name) : 0;

@@ -304,12 +304,12 @@ static int push_documents(struct push *p, const char **digest, char *warning, si
         if (r == 0 && p->to.digest[0])
             return zl_fail(err, ZL_E_BAD_IMAGE,
                            "not all images of its index are here, and the index is what %.19s… names", p->to.digest);
-        if (r == 0 && top == 0)
+        if (r == 0 && (!p->record->manifest || !zl_streq(p->documents[0].digest, p->record->manifest)))
             return zl_fail(err, ZL_E_BAD_IMAGE, "no image of its index is here");
-        if (r == 0) { /* the one image of the index that is here goes alone */
-            top--;
+        if (r == 0) { /* the one that was chosen, which was gathered first, goes alone */
+            top = 0;
             snprintf(warning, size,
-                     "of the index %.19s… only the image for %.40s/%.40s is here; that was pushed, alone",
+                     "not all images of the index %.19s… are here; the one for %.40s/%.40s was pushed, alone",
                      p->record->digest, p->record->os ? p->record->os : "",
                      p->record->architecture ? p->record->architecture : "");
         }
@@ -377,7 +377,9 @@ int zl_push(struct zl_image_job *job, struct zl_err *err)
     if (p.to.digest[0] && !zl_streq(p.to.digest, record->digest))
         return zl_fail(err, ZL_E_INVALID, "'%.200s' has the digest %.71s, not that of the destination", name,
                        record->digest);
-    r = gather(&p, record->digest, 0, err);
+    if (record->manifest && is_here(&p, record->manifest, 0))
+        r = gather(&p, record->manifest, 0, err);
+    r = r < 0 ? r : gather(&p, record->digest, 0, err);
     r = r < 0 ? r : find_mounts(&p, err);
     r = r < 0 ? r : keep(&p, err);
     r = r < 0 ? r : connect_and_run(&p, err);

@@ -18,7 +18,7 @@ static int referrers_of(struct zl_registry *r, const char *tag, struct zl_arena 
     if (x < 0 && x != ZL_E_IMAGE_NOT_FOUND)
         return x;
     if (x == 0) {
-        x = zl_json_parse(arena, zl_buf_view(&m.body), &zl_limits_document, ret, &pe);
+        x = zl_json_parse(arena, zl_buf_view(&m.body), &zl_oci_limits, ret, &pe);
         const struct zl_value *list = x < 0 ? NULL : zl_value_get(*ret, "manifests");
         zl_buf_done(&m.body);
         return list && list->kind == ZL_LIST
@@ -45,7 +45,7 @@ static struct zl_value *descriptor_of(struct zl_arena *arena, const struct zl_oc
     zl_value_set(arena, d, "size", zl_value_int(arena, (int64_t)body.n));
     if (*type)
         zl_value_set(arena, d, "artifactType", zl_value_string(arena, zl_str(type)));
-    if (zl_json_parse(arena, body, &zl_limits_document, &document, &pe) == 0) {
+    if (zl_json_parse(arena, body, &zl_oci_limits, &document, &pe) == 0) {
         struct zl_value *annotations = zl_value_get(document, "annotations");
         if (annotations && annotations->kind == ZL_MAP) {
             annotations->next = NULL;
@@ -143,7 +143,7 @@ static int fetch_page(struct zl_endpoint *at, struct zl_arena *arena, char *url,
     }
     if (x == 0 && reply.status == 404)
         x = 1;
-    else if (x == 0 && zl_json_parse(arena, zl_buf_view(&body), &zl_limits_document, &page, &pe) < 0)
+    else if (x == 0 && zl_json_parse(arena, zl_buf_view(&body), &zl_oci_limits, &page, &pe) < 0)
         x = zl_fail(err, ZL_E_REGISTRY, "the list of referrers is no JSON: %s", pe.text);
     else if (x == 0)
         x = take_page(arena, page, list, err);

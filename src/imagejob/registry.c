@@ -186,6 +186,9 @@ int zl_endpoint_refuse(struct zl_endpoint *at, struct zl_fetch_reply *reply, str
     reply->transient = worth_a_retry(reply->status);
     if (reply->status == 404)
         return zl_fail(err, ZL_E_IMAGE_NOT_FOUND, "the registry does not have it%s", said);
+    if (reply->elsewhere[0] && (reply->status == 401 || reply->status == 403))
+        return zl_fail(err, ZL_E_UNAUTHORIZED, "%.100s, where the registry leads to, refuses access%s",
+                       reply->elsewhere, said);
     if (reply->status == 401 || reply->status == 403) {
         const struct zl_credentials *c = &at->place->credentials;
         zl_fail(err, ZL_E_UNAUTHORIZED, "the registry refuses access%s", said);
@@ -217,9 +220,12 @@ static char *current(struct zl_endpoint *at, CURL *e, unsigned *seen)
     *seen = at->authorized;
     bool old = at->expires_ms && zl_clock_mono_ms() >= at->expires_ms;
     struct zl_oci_challenge c = at->challenge;
+    if (old) /* one tries, once: when that fails, the old one goes on until a 401 says more */
+        at->expires_ms = 0;
     pthread_mutex_unlock(&at->lock);
-    if (old) /* when that fails, the old one is tried, and the 401 says more */
-        ZL_IGNORE(zl_endpoint_authorize(at, e, &c, *seen, NULL));
+    struct zl_err none = { 0 };
+    if (old)
+        ZL_IGNORE(zl_endpoint_authorize(at, e, &c, *seen, &none));
     pthread_mutex_lock(&at->lock);
     *seen = at->authorized;
     char *copy = at->authorization ? zl_xstrdup(at->authorization) : NULL;
@@ -255,9 +261,12 @@ int zl_endpoint_request(struct zl_endpoint *at, struct zl_fetch *f, struct zl_fe
             explicit_bzero(authorization, strlen(authorization));
         free(authorization);
         f->authorization = NULL;
-        if (x < 0 || reply->status != 401)
+        /* Who else it leads to may ask for nothing: neither for what the registry gets nor to be believed instead. */
+        if (x < 0 || reply->status != 401 || reply->elsewhere[0])
             break;
         x = zl_endpoint_authorize(at, e, &reply->challenge, seen, err);
+        if (x < 0) /* of a mirror: the next blob would wait for its token server again */
+            zl_endpoint_mark_down(at);
         if (x <= 0)
             break;
         x = 0;

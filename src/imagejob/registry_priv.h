@@ -27,7 +27,7 @@ struct zl_endpoint {
     unsigned authorized;  /* how often it was made */
     uint64_t expires_ms;  /* of a token, by the monotonic clock; 0: never */
     uint64_t pause_until; /* 429 and 503: nobody asks before */
-    bool down;            /* a mirror that was not reached is not tried again */
+    bool down;            /* a mirror that was not reached, or gets no token, is not tried again */
     atomic_bool away;     /* the last exchange (with a token server, too) failed by no fault of what was asked */
     struct zl_oci_challenge challenge; /* the last one, for a token's renewal */
 };
@@ -70,7 +70,7 @@ int zl_endpoint_back_off(struct zl_endpoint *at, unsigned tried, const struct zl
                          struct zl_err *err) ZL_MUST;
 /* Notes how an exchange that was for the endpoint ended, for zl_registry_away. */
 void zl_endpoint_note(struct zl_endpoint *at, int error, const struct zl_fetch_reply *reply);
-/* Whether it is a mirror that was not reached before; and that it was not now. */
+/* Whether it is a mirror to be passed over; and that from now on it is, which means nothing to the registry itself. */
 bool zl_endpoint_down(struct zl_endpoint *at);
 void zl_endpoint_mark_down(struct zl_endpoint *at);
 /* Adds what was wrong at the place asked before, as a mirror, to an error; returns its code. */

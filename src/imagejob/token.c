@@ -102,6 +102,7 @@ static int token_once(struct zl_endpoint *at, CURL *e, const struct zl_oci_chall
                           .memory = form.p,
                           .body = form.n,
                           .sends = form.n > 0,
+                          .secret = form.n > 0,
                           .stall_s = at->registry->o.stall_s,
                           .total_s = ZL_REGISTRY_DOCUMENT_S,
                           .stop = at->registry->o.stop,
@@ -131,7 +132,7 @@ static int fetch_token(struct zl_endpoint *at, CURL *e, const struct zl_oci_chal
     int x;
     for (unsigned tried = 0;; tried++) {
         x = token_once(at, e, c, &body, &reply, err);
-        if (x == 0 || !reply.transient || tried + 1 == ZL_REGISTRY_TRIES ||
+        if (x == 0 || !reply.transient || !at->last || tried + 1 == ZL_REGISTRY_TRIES ||
             zl_registry_back_off(at->registry, tried, &reply, err) < 0)
             break;
     }

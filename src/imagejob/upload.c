@@ -116,7 +116,7 @@ static int send_piece(struct upload *s, struct zl_fetch_reply *reply, struct zl_
     if (!is_success(reply->status)) {
         x = zl_endpoint_refuse(s->at, reply, err);
         reply->transient |= reply->status == 416; /* it has another idea of how far it is */
-        s->whole = s->there == 0 && !reply->transient && x != ZL_E_UNAUTHORIZED;
+        s->whole |= s->there == 0 && !reply->transient && x != ZL_E_UNAUTHORIZED;
         return x;
     }
     follow(s, reply);
@@ -192,6 +192,11 @@ static int upload(struct upload *s, enum zl_upload_how *how, struct zl_err *err)
         uint64_t before = s->there;
         bool pieces = !s->whole;
         x = s->location[0] ? 0 : begin(s, mount, &reply, err);
+        if (x < 0 && mount && reply.status >= 400 && reply.status < 500 && !reply.transient) {
+            mount = false; /* who may not read the other repository may still write to this one */
+            *err = (struct zl_err){ 0 };
+            continue;
+        }
         mount = false;
         if (x == 1) {
             *how = ZL_UPLOAD_MOUNTED;
@@ -225,6 +230,8 @@ static int upload(struct upload *s, enum zl_upload_how *how, struct zl_err *err)
             *err = asked;
             break;
         }
+        if (s->whole && s->there > 0) /* the rest would be a piece */
+            s->location[0] = 0;
     }
     if (x < 0 && reply.status == 400)
         x = look_at_own(s->u, x, err);

@@ -66,10 +66,9 @@ static int read_docker_image(struct zl_arena *arena, const struct zl_value *v, s
 int zl_docker_archive_parse(struct zl_arena *arena, struct zl_str text, struct zl_items *ret, struct zl_err *err)
 {
     static const char what[] = "the archive's manifest.json";
-    static const struct zl_parse_limits limits = { .bytes = ZL_OCI_DOCUMENT_MAX, .depth = 32, .nodes = 100000 };
     struct zl_parse_error pe;
     struct zl_value *v;
-    if (zl_json_parse(arena, text, &limits, &v, &pe) < 0)
+    if (zl_json_parse(arena, text, &zl_oci_limits, &v, &pe) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s is no JSON: %s (line %u, column %u)", what, pe.text, pe.line,
                        pe.column);
     if (v->kind != ZL_LIST || v->count == 0)

@@ -64,14 +64,13 @@ bool zl_oci_digest_valid(struct zl_str d)
     return true;
 }
 
+const struct zl_parse_limits zl_oci_limits = { .bytes = ZL_OCI_DOCUMENT_MAX, .depth = 32, .nodes = ZL_OCI_NODES_MAX };
+
 int zl_oci_json(struct zl_arena *arena, struct zl_str text, const char *what, struct zl_value **ret, struct zl_err *err)
 {
-    static const struct zl_parse_limits limits = { .bytes = ZL_OCI_DOCUMENT_MAX,
-                                                   .depth = 32,
-                                                   .nodes = ZL_OCI_NODES_MAX };
     struct zl_parse_error pe;
     struct zl_value *v;
-    if (zl_json_parse(arena, text, &limits, &v, &pe) < 0)
+    if (zl_json_parse(arena, text, &zl_oci_limits, &v, &pe) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "%s is no JSON: %s (line %u, column %u)", what, pe.text, pe.line,
                        pe.column);
     if (v->kind != ZL_MAP)

@@ -17,6 +17,9 @@ enum {
     ZL_OCI_INDEX_DEPTH_MAX = 2,    /* an index may name one more index */
 };
 
+/* Of the documents whose limits these are. */
+extern const struct zl_parse_limits zl_oci_limits;
+
 /* The value of the Accept header for all that zl_oci_manifest_parse reads. */
 extern const char zl_oci_manifest_accept[];
 

@@ -158,8 +158,8 @@ unsigned zl_oci_platform_fit(const struct zl_oci_platform *wanted, const struct 
 const struct zl_oci_descriptor *zl_oci_platform_choose(const struct zl_oci_manifest *index,
                                                        const struct zl_oci_platform *wanted)
 {
-    const struct zl_oci_descriptor *best = NULL;
-    unsigned best_fit = 0;
+    const struct zl_oci_descriptor *best = NULL, *unsaid = NULL;
+    unsigned best_fit = 0, said = 0;
     for (unsigned i = 0; i < index->n; i++) {
         const struct zl_oci_descriptor *d = &index->items[i];
         unsigned fit = zl_oci_is_manifest_type(d->media_type) ? zl_oci_platform_fit(wanted, &d->platform) : 0;
@@ -167,8 +167,11 @@ const struct zl_oci_descriptor *zl_oci_platform_choose(const struct zl_oci_manif
             best_fit = fit;
             best = d;
         }
+        said += *d->platform.os && !zl_streq(d->platform.os, "unknown");
+        if (!unsaid && zl_oci_is_manifest_type(d->media_type) && !*d->platform.os && !*d->platform.architecture)
+            unsaid = d;
     }
-    return best;
+    return best || said ? best : unsaid;
 }
 
 void zl_oci_platform_print(const struct zl_oci_platform *p, struct zl_buf *out)

@@ -23,6 +23,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(True)
 
+    def do_POST(self):
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.answer(True)
+
     def answer(self, with_body):
         server = self.server.owner
         server.connections.add(self.client_address)

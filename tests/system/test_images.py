@@ -416,6 +416,18 @@ def test_what_a_job_left_is_not_trusted(store, liar):
     store.check()
 
 
+def test_what_a_job_left_whole_and_wrong(store, liar):
+    """As a power cut leaves it: all of the size, and other bytes. That is no fault of the registry."""
+    digest = half_a_blob(store, liar, True)
+    assert store.job(verb="df")[1] == 0
+    left = store.images / "staging" / ".partial" / digest[7:]
+    with open(left, "r+b") as f:
+        f.truncate(len(liar.blobs[digest]))
+    store.pulled(f"{liar.host}/t/x:v1")
+    assert [r[3] for r in liar.requests if digest in r[1]] == [None]
+    store.check()
+
+
 def test_what_a_job_left_goes(store, liar):
     """With prune, and by itself when it is old."""
     for how in ("prune", "old"):

@@ -8,6 +8,7 @@ import pty
 import random
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -342,8 +343,12 @@ def test_the_folders_of_docker_and_podman(served, certificates, config, tmp_path
     assert pulled(store, to, env=config())["digest"] == digest
     put("containers", ours_crt="ca.crt", x_cert="stranger.crt", x_key="stranger.key")
     fails("pull_failed", r.host)
-    put("containers", a_crt="other.crt", b_crt="ca.crt")
+    put("containers", a_crt="other.crt")
     fails("pull_failed", "certificate")
+    put("containers", a_crt="other.crt", b_crt="ca.crt")  # each is an authority
+    assert pulled(store, to, env=config())["digest"] == digest
+    (etc / "containers/certs.d" / r.host / "c.crt").write_text("nothing\n")
+    fails("invalid_argument", "c.crt", "PEM")
     # registries.yml goes before both.
     assert pulled(store, to, env=config({r.host: {"ca": str(certificates / "ca.crt")}}))["digest"] == digest
     put("containers", ca_crt="ca.crt")
@@ -455,6 +460,88 @@ def test_a_token_is_refused_in_the_middle(store, liar, tmp_path):
     given = changing_tokens(liar, 300, lambda n, all_given: n == len(all_given) and (n > 1 or not any(first_blob in r[1] for r in liar.requests)))
     store.pulled(f"{liar.host}/t/x:v1")
     assert len(given) == 2
+
+
+@pytest.mark.parametrize("status", [503, 401, 403, 429, "gone"])
+def test_a_token_that_is_not_renewed(store, liar, status):
+    """The old one is used as long as the registry takes it; a bad day of the token server is waited out."""
+    put_image(liar, [(oci.tar_of({f"f{i}": b"x"}), "application/vnd.oci.image.layer.v1.tar", oci.digest(oci.tar_of({f"f{i}": b"x"}))) for i in range(40)])
+    answers = []
+
+    def token(handler):
+        answers.append(200 if not answers or (status == 503 and 503 in answers) else status)
+        if answers[-1] == "gone":
+            handler.close_connection = True
+            handler.connection.shutdown(2)
+            return True
+        return handler.reply(answers[-1], b'{"token":"t1","expires_in":1}' if answers[-1] == 200 else b"{}", {"Retry-After": "100"} if status == 429 else {})
+    liar.on("/token", token)
+    changing_tokens(liar, 1, lambda n, all_given: True)
+    liar.on("/blobs/", lying.slowly(0.4))
+    store.pulled(f"{liar.host}/t/x:v1")
+    assert status in answers and (answers[-1] == 200 if status == 503 else len(answers) <= 11)  # libcurl asks twice where a kept connection ends
+
+
+def test_who_a_registry_leads_to_gets_no_token(liar, image, tmp_path):
+    """A storage service that answers 401 with a challenge of its own is not given the registry's password, nor believed (CVE-2020-15157)."""
+    other = lying.Registry("127.0.0.2")
+    try:
+        lying.need_token(liar, user="me:secret")
+        liar.on("/blobs/", lambda h: h.reply(307, b"", {"Location": f"http://{other.host}{h.path}"}))
+        other.on("/token", lambda h: h.reply(200, b'{"token":"evil"}'))
+        other.on("/blobs/", lambda h: h.reply(401, b"{}", {"WWW-Authenticate": f'Bearer realm="http://{other.host}/token",service="x"'}))
+        event = refused(Store(tmp_path / "fresh"), image, "unauthorized", f"{other.host}, where the registry leads to, refuses access", verb="pull", policy="always",
+                        username="me", password="secret", env={"ZLAYER_AUTH_FILE": ""})
+        assert "login" not in event["hint"]
+        assert other.requests and all("/blobs/" in r[1] and r[2] is None for r in other.requests)
+        assert not any(r[2] == "Bearer evil" for r in liar.requests)
+    finally:
+        other.close()
+
+
+def test_an_identity_token_goes_nowhere_else(store, liar, config):
+    other = lying.Registry("127.0.0.2")
+    try:
+        lying.need_token(liar)
+        liar.behaviours.insert(0, ("/token", lambda h: h.reply(307, b"", {"Location": f"http://{other.host}/token"})))
+        login_file(config.folder, liar.host, "", "", name="auth.json", identitytoken="identity")
+        refused(store, f"{liar.host}/t/x:v1", "registry_error", "127.0.0.2", "not to get", verb="pull", env=config())
+        assert [r[0] for r in liar.requests if r[1] == "/token"] == ["POST"] and other.requests == []
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("resets", [2, 100])
+def test_a_connection_that_breaks_in_the_handshake(store, liar, image, config, certificates, resets):
+    """Which is a bad day as any other; when all days are bad, it is told."""
+    import socket
+    import ssl
+    import struct
+    secure = lying.Registry()
+    secure.blobs, secure.manifests = liar.blobs, liar.manifests
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    left = [resets]
+
+    def accept():
+        connection, address = secure.http.socket.accept()
+        if left[0] == 0:
+            return context.wrap_socket(connection, server_side=True), address
+        left[0] -= 1
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        raise OSError("reset")
+    secure.http.get_request = accept
+    try:
+        env = config({secure.host: {"ca": str(certificates / "ca.crt")}})
+        if resets == 2:
+            pulled(store, f"{secure.host}/t/x:v1", env=env)
+            assert left == [0]
+        else:
+            refused(store, f"{secure.host}/t/x:v1", "pull_failed", secure.host, verb="pull", env=env)
+            assert 90 < left[0] <= 95
+    finally:
+        secure.close()
 
 
 def test_a_token_server_without_tls(store, liar, image, config, certificates):
@@ -649,6 +736,18 @@ def test_the_registry_itself_is_the_last(store, liar, config, tmp_path, image):
         mirror.close()
 
 
+def test_a_mirror_whose_token_server_is_away(store, liar, config, tmp_path, image):
+    """It is asked once, not for each blob again."""
+    mirror = lying.Registry()
+    try:
+        mirror.load(tmp_path / "layout")
+        lying.need_token(mirror, realm_host=f"127.0.0.1:{free_port()}")
+        pulled(Store(tmp_path / "fresh"), image, env=config({liar.host: {"mirrors": [mirror.host]}}))
+        assert len(mirror.requests) == 1
+    finally:
+        mirror.close()
+
+
 def test_a_push_goes_past_the_mirror(store, registry, liar, config, image):
     liar.requests.clear()
     pushed(store, image, f"{registry.host}/t/x:1", env=config({registry.host: {"tls": "none", "mirrors": [liar.host]}}))
@@ -714,6 +813,11 @@ def test_a_registry_without_pieces(store, registry, proxy, image):
     proxy.fault("PATCH", "/uploads/", lambda h: h.refuse(405))
     push_through(store, proxy, image, chunk_bytes=100000)
     whole(registry, store)
+    # One that breaks off begins again as a whole, even where a part of it is said to be there.
+    proxy.fault("PUT", "/uploads/", lambda h: h.cut_request(20000) if int(h.headers.get("Content-Length") or 0) > 40000 else False, 1)
+    proxy.fault("GET", "/uploads/", lambda h: h.forward(headers={"Range": "0-19999"}))
+    pushed(store, image, f"{proxy.host}/t/cut:1", chunk_bytes=100000)
+    whole(registry, store, "t/cut:1")
 
 
 def test_lost_replies(store, registry, proxy, image):
@@ -737,6 +841,12 @@ def test_a_mount_that_is_refused(store, registry, proxy, image):
     proxy.fault("POST", "mount=", lambda h: (setattr(h, "path", h.path.split("?")[0]), h.forward())[1])
     assert pushed(store, f"{proxy.host}/t/app:1", f"{proxy.host}/t/again:1")["blobs"]["sent"] == 4
     whole(registry, store, "t/again:1")
+    # Who may not read the other repository, or asks a registry that knows no mounts, sends the bytes.
+    for n, refusal in enumerate(((401, {"WWW-Authenticate": 'Basic realm="x"'}), (403, {}), (404, {}), (405, {}))):
+        proxy.behaviours.clear()
+        proxy.fault("POST", "mount=", lambda h, refusal=refusal: h.refuse(*refusal))
+        assert pushed(store, f"{proxy.host}/t/app:1", f"{proxy.host}/t/more{n}:1")["blobs"]["sent"] == 4
+        whole(registry, store, f"t/more{n}:1")
 
 
 def test_lies_about_uploads(store, registry, proxy, image, tmp_path):
@@ -917,6 +1027,35 @@ def test_platforms(store, liar):
     refused(store, f"{liar.host}/t/x:multi-1", "bad_image", "it is for linux/arm/v5", verb="pull")
 
 
+def index_of(liar, tag, *entries):
+    """An index of what stands at other tags: (tag, platform or None) each."""
+    manifests = []
+    for name, platform in entries:
+        data, media = liar.manifests[name]
+        manifests.append({"mediaType": media, "digest": oci.digest(data), "size": len(data), **({"platform": platform} if platform else {})})
+    index = json.dumps({"schemaVersion": 2, "mediaType": lying.INDEX, "manifests": manifests}).encode()
+    liar.put_manifest(tag, index, lying.INDEX)
+    return index
+
+
+def test_an_index_that_says_no_platform(store, liar, registry):
+    """Which the image-spec leaves open: the config tells, or the index in it."""
+    mine, mips = {"os": "linux", "architecture": oci.ARCH}, {"os": "linux", "architecture": "mips"}
+    put_index(liar, "some", [(mine, b"mine"), (mips, b"other")])
+    index_of(liar, "bare", ("some-0", None))
+    assert store.root(store.pulled(f"{liar.host}/t/x:bare"))["which"][0].read_bytes() == b"mine"
+    index_of(liar, "wrong", ("some-1", None))
+    refused(store, f"{liar.host}/t/x:wrong", "bad_image", "linux/mips", verb="pull")
+    index_of(liar, "mixed", ("some-1", mips), ("some-0", None))  # its author knows how to say it
+    refused(store, f"{liar.host}/t/x:mixed", "bad_image", "only for: linux/mips", verb="pull")
+    # An index in an index has no platform of its own; the image that was chosen in there is pushed alone, as not all is here.
+    index_of(liar, "nested", ("some", None))
+    record = store.pulled(f"{liar.host}/t/x:nested")
+    assert store.root(record)["which"][0].read_bytes() == b"mine"
+    event = pushed(store, f"{liar.host}/t/x:nested", f"{registry.host}/t/x:nested")
+    assert event["digest"] == record["manifest"] == oci.digest(raw(f"{registry.host}/t/x:nested")) and "alone" in event["warning"]
+
+
 def test_an_index_is_pushed_whole_or_says_so(store, liar, registry):
     mine = {"os": "linux", "architecture": oci.ARCH}
     index = put_index(liar, "one", [(mine, b"mine")])
@@ -928,7 +1067,14 @@ def test_an_index_is_pushed_whole_or_says_so(store, liar, registry):
     event = pushed(store, f"{liar.host}/t/x:two", f"{registry.host}/t/x:two")
     assert event["digest"] == record["manifest"] and "alone" in event["warning"]
     assert oci.digest(raw(f"{registry.host}/t/x:two")) == record["manifest"]
+    # Of several that are here the one goes that was chosen, wherever it stands.
+    put_index(liar, "three", [(mine, b"mine 3"), ({"os": "linux", "architecture": "mips"}, b"mips 3"), ({"os": "linux", "architecture": "s390x"}, b"s390x 3")])
+    pulled(store, f"{liar.host}/t/x:three", platform="linux/mips")
+    record = pulled(store, f"{liar.host}/t/x:three", platform=f"linux/{oci.ARCH}")
+    event = pushed(store, f"{liar.host}/t/x:three", f"{registry.host}/t/x:three")
+    assert event["digest"] == record["manifest"] == oci.digest(raw(f"{registry.host}/t/x:three")) and f"linux/{oci.ARCH}" in event["warning"]
     # When the rest is there already, so is the index.
+    index = liar.manifests["two"][0]
     pulled(store, f"{liar.host}/t/x:two-1", platform="linux/mips")
     pushed(store, f"{liar.host}/t/x:two-1", f"{registry.host}/t/x:mips")
     assert store.job(verb="remove", reference=f"{liar.host}/t/x:two-1")[1] == 0
@@ -1006,6 +1152,10 @@ def test_a_registry_that_lists_referrers(user, liar, tmp_path):
     liar.on(f"/v2/t/x/referrers/{digest}?last=a", page("c"))
     liar.on(f"/v2/t/x/referrers/{digest}", page("a", "b\033[31m", link=f"/v2/t/x/referrers/{digest}?last=a"))
     assert [r["artifactType"] for r in user.json("image", "referrers", name)] == ["a", "b\033[31m", "c"]
+    many = [f"{i:04}" + "x" * 1200 for i in range(1000)]
+    liar.behaviours.insert(0, ("/referrers/", page(*many)))
+    assert [r["artifactType"] for r in user.json("image", "referrers", name)] == many  # in one page of over 1 MiB
+    del liar.behaviours[0]
     shown = user.run("image", "referrers", name).stdout
     assert "b?[31m" in shown and "\033" not in shown
     for behaviour, word in ((lambda h: h.reply(200, b"<html>"), "no JSON"), (lambda h: h.reply(200, b'{"manifests":{}}'), "no index"),
@@ -1026,6 +1176,22 @@ def test_what_a_registry_wants_to_be_read(store, liar, image):
 
 
 # --- the command line
+
+def test_a_history_does_not_steer_the_terminal(user, liar):
+    tar = oci.tar_of({"f": b"x"})
+    by = ["RUN \u009b2J\u202e\n\033[31m", "ä" * 100, "x" + "ä" * 100]
+    config = json.dumps({"os": "linux", "architecture": oci.ARCH, "config": {}, "rootfs": {"type": "layers", "diff_ids": [oci.digest(tar)]},
+                         "history": [{"created_by": b, "empty_layer": True} for b in by]}).encode()
+    liar.blobs[oci.digest(config)], liar.blobs[oci.digest(tar)] = config, tar
+    liar.put_manifest("v1", json.dumps({"schemaVersion": 2, "mediaType": lying.MANIFEST, "config": {
+        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": oci.digest(config), "size": len(config)}, "layers": [
+            {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": oci.digest(tar), "size": len(tar)}]}).encode())
+    user.run("pull", f"{liar.host}/t/x:v1")
+    for more in ((), ("--no-trunc",)):
+        said = user.run("image", "history", *more, f"{liar.host}/t/x:v1").stdout  # which is good UTF-8
+        assert not {"\u009b", "\u202e", "\033"} & set(said) and "RUN" in said
+    assert [r.get("created_by") for r in user.json("image", "history", f"{liar.host}/t/x:v1")][:3] == by
+
 
 def test_pull_of_a_document(user, liar, tmp_path):
     oci.layout(tmp_path / "layout", LAYERS)
@@ -1110,6 +1276,32 @@ def test_by_the_agent(node, liar, served, tmp_path, config):
         node.run("image", "rm", f"{liar.host}/t/x:v1")
         assert node.run("pull", to, check=False).returncode == 5
         node.run("pull", to, env=config())
+        # What can't be read of his is told when it would have been needed; who asks no registry asks no helper.
+        (tmp_path / "bin").mkdir()
+        helper = tmp_path / "bin/docker-credential-marking"
+        helper.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\necho the vault is shut\nexit 1\n")
+        helper.chmod(0o755)
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken/config.json").write_text('{"credsStore": "marking"}')
+        broken = {"DOCKER_CONFIG": str(tmp_path / "broken"), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+        node.run("pull", "--policy", "never", to, env=broken)
+        assert not (tmp_path / "asked").exists()
+        denied = node.run("pull", to, env=broken, check=False)
+        assert denied.returncode == 5 and "credentials could not be read" in denied.stderr and "marking" in denied.stderr, denied.stderr
+        assert (tmp_path / "asked").exists()
+        # A job that is killed is no success.
+        liar.on("/manifests/", lambda h: liar.stop.wait(30) and False)
+        pull = node.start("pull", f"{liar.host}/t/x:v1", stderr=subprocess.PIPE)
+
+        def jobs():
+            children = pathlib.Path(f"/proc/{node.agent_pid()}/task").glob("*/children")
+            pids = [int(pid) for c in children for pid in c.read_text().split()]
+            return [pid for pid in pids if pathlib.Path(f"/proc/{pid}/comm").read_text() == "zl-image\n"]
+        wait_for("the job runs", lambda: liar.requests and jobs())
+        for pid in jobs():
+            os.kill(pid, signal.SIGKILL)
+        _, said = pull.communicate(timeout=60)
+        assert pull.returncode != 0 and "the image job was killed" in said, said
         assert "sesame" not in node.agent_log()
     finally:
         agent.terminate()
