@@ -24,8 +24,16 @@ static int absolute(struct zl_cli *cli, const char *path, const char **ret, stru
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     zl_auto_free char *above = slash ? zl_xstrndup(path, (size_t)(slash - path) + 1) : zl_xstrdup(".");
     struct stat there;
-    if (!*name || (stat(path, &there) == 0 && S_ISDIR(there.st_mode)))
+    bool is_there = stat(path, &there) == 0;
+    if (!*name || (is_there && S_ISDIR(there.st_mode)))
         return zl_fail(err, ZL_E_USAGE, "--output '%.200s' is a folder, not a file", path);
+    if (is_there ? !S_ISREG(there.st_mode) : lstat(path, &there) == 0)
+        return zl_hint(err, zl_fail(err, ZL_E_USAGE, "--output '%.200s' is no regular file", path),
+                       "into a pipe or a device an archive goes by way of standard output: -o -");
+    if (is_there && realpath(path, folder)) { /* a link stays one */
+        *ret = zl_arena_strdup(&cli->arena, folder);
+        return 0;
+    }
     if (!realpath(above, folder))
         return zl_fail_errno(err, errno == ENOENT ? ZL_E_NOT_FOUND : -errno, -errno, "can't write '%.200s'", path);
     *ret = zl_arena_printf(&cli->arena, "%s/%s", zl_streq(folder, "/") ? "" : folder, name);
@@ -87,8 +95,10 @@ static int run_load(struct zl_cli *cli, void *options, struct zl_err *err)
                                          .descriptor = from_stdin ? STDIN_FILENO : -EBADF };
     const struct zl_value *done;
     int e = zl_image_work_with(cli, &request, &how, &done, err);
-    if (e >= 0)
+    if (e >= 0 || how.rows->count) /* what was loaded before is here */
         zl_output_list(cli, &listing, how.rows);
+    if (e >= 0 && *zl_value_cstr(done, "warning"))
+        zl_warn(cli, "%s: %s", o->archive, zl_value_cstr(done, "warning"));
     return e;
 }
 

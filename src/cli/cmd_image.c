@@ -229,6 +229,8 @@ static int run_import(struct zl_cli *cli, void *options, struct zl_err *err)
     e = zl_image_work(cli, &request, &done, err);
     if (e < 0)
         return e;
+    if (*zl_value_cstr(done, "warning"))
+        zl_warn(cli, "%s: %s", o->tag, zl_value_cstr(done, "warning"));
     if (done && zl_output_object(cli, done))
         return 0;
     zl_say(cli, "%s %s", zl_value_cstr(done, "reference"), zl_value_cstr(done, "digest"));

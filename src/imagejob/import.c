@@ -14,8 +14,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-static const char *const layer_media = "application/vnd.oci.image.layer.v1.tar";
-
 static const char *architecture(void)
 {
     static struct utsname u;
@@ -64,6 +62,7 @@ static int stage(struct zl_image_job *job, const char *source, struct zl_err *er
 }
 
 struct made {
+    const char *media;
     char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE], chain_id[ZL_DIGEST_SIZE];
 };
 
@@ -157,7 +156,7 @@ static int write_image(struct zl_image_job *job, const char *reference, const st
     zl_value_set(a, m, "schemaVersion", zl_value_int(a, 2));
     zl_value_set(a, m, "mediaType", zl_value_string(a, ZL_STR("application/vnd.oci.image.manifest.v1+json")));
     zl_value_set(a, m, "config", descriptor(a, "application/vnd.oci.image.config.v1+json", config_digest, config.n));
-    zl_value_append(layers, descriptor(a, layer_media, layer->blob, layer_size));
+    zl_value_append(layers, descriptor(a, layer->media, layer->blob, layer_size));
     zl_value_set(a, m, "layers", layers);
     zl_json_print(&manifest, m, 0);
     r = zl_image_job_put_blob(job, manifest.p, manifest.n, manifest_digest, err);
@@ -204,6 +203,7 @@ static int make(struct zl_image_job *job, const char *reference, struct zl_err *
     zl_auto_close int lock = zl_store_lock(&job->store, false);
     if (lock < 0)
         return zl_fail(err, lock, "lock the image store");
+    layer.media = zl_layer_media(blob);
     int r = unpack(job, blob, &layer, err);
     r = r < 0 ? r : zl_image_job_keep_blob(job, "layer", layer.blob, err);
     return r < 0 ? r : write_image(job, reference, &layer, (uint64_t)st.st_size, err);

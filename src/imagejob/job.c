@@ -113,10 +113,7 @@ void zl_image_job_done(struct zl_image_job *job, const struct zl_image_record *r
     zl_json_string(&line, zl_str(r->reference));
     zl_buf_puts(&line, ",\"digest\":");
     zl_json_string(&line, zl_str(r->digest));
-    if (!warning && zl_owners_changed())
-        warning = "its files are other users', and all belong to its root here, as this user has no ids to give "
-                  "(/etc/subuid, "
-                  "/etc/subgid)";
+    warning = warning ? warning : zl_owners_warning();
     if (warning) {
         zl_buf_puts(&line, ",\"warning\":");
         zl_json_string(&line, zl_str(warning));

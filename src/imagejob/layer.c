@@ -9,6 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+const char *zl_layer_media(int fd)
+{
+    unsigned char head[4] = { 0 };
+    ssize_t n = pread(fd, head, sizeof head, 0);
+    if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b)
+        return "application/vnd.oci.image.layer.v1.tar+gzip";
+    if (n == 4 && memcmp(head, "\x28\xb5\x2f\xfd", 4) == 0)
+        return "application/vnd.oci.image.layer.v1.tar+zstd";
+    return "application/vnd.oci.image.layer.v1.tar";
+}
+
 int zl_layer_open(struct zl_image_job *job, struct zl_layer *l, struct zl_err *err)
 {
     *l = (struct zl_layer){ .job = job, .root = -EBADF };

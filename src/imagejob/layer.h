@@ -20,6 +20,9 @@ struct zl_layer {
     char blob[ZL_DIGEST_SIZE], diff_id[ZL_DIGEST_SIZE]; /* once placed; blob is "" of one with a feed */
 };
 
+/* The media type of a layer's blob, by its first bytes. */
+const char *zl_layer_media(int fd);
+
 int zl_layer_open(struct zl_image_job *job, struct zl_layer *ret, struct zl_err *err) ZL_MUST;
 /* What is not committed is dropped. Also of one that is all zero. */
 void zl_layer_close(struct zl_layer *l);

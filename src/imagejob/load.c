@@ -5,7 +5,9 @@
  */
 #include "base/fd.h"
 #include "imagejob/confine.h"
+#include "imagejob/layer.h"
 #include "imagejob/layers.h"
+#include "imagejob/owners.h"
 #include "imagejob/pump.h"
 #include "imagejob/record.h"
 #include "imagejob/staged.h"
@@ -17,6 +19,10 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Where the command line puts its standard input. */
+enum { GIVEN = 3 };
+static const char standard_input[] = "/proc/self/fd/3";
 
 struct load {
     struct zl_image_job *job;
@@ -78,8 +84,12 @@ static int spool(struct load *l, int in, struct zl_err *err)
 static int stage(struct load *l, struct zl_err *err)
 {
     const char *source = l->job->request->source;
-    zl_auto_close int fd = zl_openat(AT_FDCWD, source, O_RDONLY, 0);
+    /* What is given is read as it is: a socket or another user's pipe can't be opened again, and a file is read on. */
+    bool given = zl_streq(source, standard_input);
+    zl_auto_close int fd = given ? fcntl(GIVEN, F_DUPFD_CLOEXEC, 0) : zl_openat(AT_FDCWD, source, O_RDONLY, 0);
     struct stat st;
+    if (given && fd < 0)
+        fd = -errno;
     if (fd < 0 || fstat(fd, &st) < 0)
         return zl_fail_errno(err, fd == -ENOENT ? ZL_E_NOT_FOUND : fd, fd < 0 ? fd : -errno, "open '%.300s'", source);
     l->total = (uint64_t)st.st_size;
@@ -88,7 +98,8 @@ static int stage(struct load *l, struct zl_err *err)
     l->staged.arg = l;
     if (S_ISDIR(st.st_mode))
         return zl_stage_folder(&l->staged, fd, err);
-    return S_ISREG(st.st_mode) ? stage_tar(l, fd, err) : spool(l, fd, err);
+    bool from_start = !given || lseek(fd, 0, SEEK_CUR) == 0;
+    return S_ISREG(st.st_mode) && from_start ? stage_tar(l, fd, err) : spool(l, fd, err);
 }
 
 /* ---- its images ---- */
@@ -139,20 +150,23 @@ static int take_blobs(struct load *l, const struct zl_new_image *image, struct z
     return r;
 }
 
-static int load_image(struct load *l, struct zl_new_image *image, struct zl_err *err)
+/* `chosen`: from an index, for this machine. What is named alone is loaded for whatever machine it is. */
+static int load_image(struct load *l, struct zl_new_image *image, bool chosen, struct zl_err *err)
 {
     struct zl_image_job *job = l->job;
     struct zl_oci_config config = { 0 };
     struct zl_strings chains = { 0 };
     struct zl_image_record record;
-    const struct zl_oci_platform host = zl_oci_platform_host();
+    struct zl_oci_platform wanted = zl_oci_platform_host();
     zl_auto_buf text = ZL_BUF_INIT;
     atomic_bool stop = false;
     bool artifact = image->manifest->artifact; /* blobs of any type, as they are */
     int r = artifact ? 0 : read_blob(l, image->manifest->config.digest, &text, err);
     if (r == 0 && !artifact) {
         r = zl_oci_config_parse(&job->arena, zl_buf_view(&text), &config, err);
-        r = r < 0 ? r : zl_image_check_config(image->manifest, &host, false, &config, err);
+        if (r == 0 && !chosen && *config.platform.os && *config.platform.architecture)
+            wanted = config.platform;
+        r = r < 0 ? r : zl_image_check_config(image->manifest, &wanted, false, &config, err);
         chains = zl_image_chain_ids(job, &config);
     }
     if (r < 0)
@@ -188,7 +202,7 @@ static int name_image(struct load *l, const char *said, bool is_tag, bool alone,
         if (!alone)
             return zl_fail(err, ZL_E_INVALID, "'%.100s' can't name all images of the archive: it has several", own);
         said = own;
-    } else if (!*said || (is_tag && !strpbrk(said, "/:."))) {
+    } else if (!*said || (is_tag && !strpbrk(said, "/:"))) {
         snprintf(made, sizeof made, "imported-%.12s%s%.128s", digest + 7, *said ? ":" : "", said);
         said = made;
     }
@@ -203,12 +217,28 @@ static int name_image(struct load *l, const char *said, bool is_tag, bool alone,
 
 /* ---- OCI layouts ---- */
 
-/* From an entry of the index down to this machine's manifest. */
+/* The one image of an index; NULL when there are several. What attests to it is said to be for no platform. */
+static const struct zl_oci_descriptor *only_image(const struct zl_oci_manifest *index)
+{
+    const struct zl_oci_descriptor *only = NULL;
+    for (unsigned i = 0; i < index->n; i++) {
+        const struct zl_oci_descriptor *d = &index->items[i];
+        if (!zl_oci_is_manifest_type(d->media_type) || !*d->platform.os || zl_streq(d->platform.os, "unknown"))
+            continue;
+        if (only)
+            return NULL;
+        only = d;
+    }
+    return only;
+}
+
+/* From an entry of the archive's index down to a manifest: this machine's, of an index with several. */
 static int find_manifest(struct load *l, const struct zl_oci_descriptor *d, struct zl_oci_manifest *m,
-                         struct zl_new_image *image, struct zl_err *err)
+                         struct zl_new_image *image, bool *chosen, struct zl_err *err)
 {
     const struct zl_oci_platform host = zl_oci_platform_host();
     image->digest = d->digest;
+    *chosen = false;
     for (unsigned depth = 0;; depth++) {
         zl_auto_buf text = ZL_BUF_INIT;
         int r = read_blob(l, d->digest, &text, err);
@@ -222,6 +252,8 @@ static int find_manifest(struct load *l, const struct zl_oci_descriptor *d, stru
         if (m->kind == ZL_OCI_MANIFEST)
             break;
         const struct zl_oci_descriptor *next = zl_oci_platform_choose(m, &host);
+        *chosen |= next != NULL;
+        next = next ? next : only_image(m);
         if (!next)
             return zl_fail(err, ZL_E_BAD_IMAGE, "it has no image for this machine");
         if (depth == ZL_OCI_INDEX_DEPTH_MAX)
@@ -249,9 +281,10 @@ static int load_layout(struct load *l, struct zl_staged_file *version, struct zl
         struct zl_oci_manifest m;
         struct zl_new_image image = { 0 };
         const struct zl_oci_descriptor *d = &layout.index.items[i];
-        r = find_manifest(l, d, &m, &image, err);
+        bool chosen;
+        r = find_manifest(l, d, &m, &image, &chosen, err);
         r = r < 0 ? r : name_image(l, layout.names[i], true, layout.index.n == 1, d->digest, &image.reference, err);
-        r = r < 0 ? r : load_image(l, &image, err);
+        r = r < 0 ? r : load_image(l, &image, chosen, err);
         if (r < 0)
             zl_wrap(err, r, "the image %.80s", *layout.names[i] ? layout.names[i] : d->digest);
     }
@@ -269,22 +302,15 @@ static struct zl_value *descriptor(struct zl_arena *a, const char *media, const 
     return v;
 }
 
-/* A layer's media type by its first bytes. */
 static const char *layer_media(const struct load *l, const struct zl_staged_file *f)
 {
-    unsigned char head[4] = { 0 };
     zl_auto_close int fd = zl_openat(l->job->staging, f->file, O_RDONLY, 0);
     if (fd < 0) { /* a blob already */
         char blob[100];
         snprintf(blob, sizeof blob, "blobs/sha256/%s", f->digest + 7);
         fd = zl_openat(l->job->store.dir, blob, O_RDONLY, 0);
     }
-    ssize_t n = fd < 0 ? 0 : zl_read_full(fd, head, sizeof head);
-    if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b)
-        return "application/vnd.oci.image.layer.v1.tar+gzip";
-    if (n == 4 && memcmp(head, "\x28\xb5\x2f\xfd", 4) == 0)
-        return "application/vnd.oci.image.layer.v1.tar+zstd";
-    return "application/vnd.oci.image.layer.v1.tar";
+    return zl_layer_media(fd);
 }
 
 static int make_manifest(struct load *l, const struct zl_docker_image *d, struct zl_buf *text, struct zl_err *err)
@@ -325,7 +351,7 @@ static int load_docker_image(struct load *l, const struct zl_docker_image *d, bo
         image.documents = text.n;
         r = name_image(l, d->tags.n ? d->tags.v[i] : "", false, alone && d->tags.n <= 1, m.config.digest,
                        &image.reference, err);
-        r = r < 0 ? r : load_image(l, &image, err);
+        r = r < 0 ? r : load_image(l, &image, false, err);
     }
     return r;
 }
@@ -361,10 +387,17 @@ int zl_load(struct zl_image_job *job, struct zl_err *err)
     zl_staged_done(&l.staged);
     if (r == ZL_E_DISK_FULL)
         zl_hint(err, r, "make room below %.150s", job->store.path);
-    if (r < 0 && zl_streq(job->request->source, "/proc/self/fd/3")) /* where the command line puts it */
+    if (r < 0 && zl_streq(job->request->source, standard_input))
         return zl_wrap(err, r, "load standard input");
     if (r < 0)
         return zl_wrap(err, r, "load '%.200s'", job->request->source);
-    dprintf(job->events, "{\"event\":\"done\",\"images\":%u}\n", l.images);
+    zl_auto_buf line = ZL_BUF_INIT;
+    zl_buf_printf(&line, "{\"event\":\"done\",\"images\":%u", l.images);
+    if (zl_owners_warning()) {
+        zl_buf_puts(&line, ",\"warning\":");
+        zl_json_string(&line, zl_str(zl_owners_warning()));
+    }
+    zl_buf_putc(&line, '}');
+    zl_image_job_event(job, &line);
     return 0;
 }

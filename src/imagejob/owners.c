@@ -3,6 +3,7 @@
 #include "sys/idmap.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
 
 /* Of the process: what its user namespace is does not change. */
 static bool own_id_only;
@@ -21,7 +22,10 @@ void zl_owners_map(uid_t *uid, gid_t *gid)
     *uid = *gid = 0;
 }
 
-bool zl_owners_changed(void)
+const char *zl_owners_warning(void)
 {
-    return atomic_load(&changed);
+    return atomic_load(&changed)
+               ? "its files are other users', and all belong to its root here, as this user has no ids "
+                 "to give (/etc/subuid, /etc/subgid)"
+               : NULL;
 }

@@ -11,5 +11,5 @@
 void zl_owners_look(void);
 /* The ids that a file gets in place of these. */
 void zl_owners_map(uid_t *uid, gid_t *gid);
-/* Whether that was ever another one. */
-bool zl_owners_changed(void);
+/* What the user is to know when that was ever another one; else NULL. */
+const char *zl_owners_warning(void);

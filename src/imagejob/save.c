@@ -320,10 +320,12 @@ static int write_archive(struct save *s, int fd, const struct zl_items *records,
 {
     const struct zl_image_request *q = s->job->request;
     s->tar = archive_write_new();
-    archive_write_set_format_ustar(s->tar);
+    archive_write_set_format_pax_restricted(s->tar); /* ustar, but for blobs of 8 GiB and more */
     archive_write_set_bytes_in_last_block(s->tar, 1);
-    if (q->gzip)
+    if (q->gzip) { /* the same images make the same archive, at any time */
         archive_write_add_filter_gzip(s->tar);
+        archive_write_set_filter_option(s->tar, "gzip", "timestamp", NULL);
+    }
     int r = archive_write_open_fd(s->tar, fd) < ARCHIVE_WARN ? failed(s, "", err) : 0;
     s->block = zl_xmalloc(BLOCK);
     if (r == 0)
@@ -336,21 +338,54 @@ static int write_archive(struct save *s, int fd, const struct zl_items *records,
     return r;
 }
 
+/* A file of no name, which goes with the job, whatever ends that; where there are none, one called `half`. */
+static int make_file(int dir, const char *half, bool *named)
+{
+    int fd = zl_openat(dir, ".", O_WRONLY | O_TMPFILE, 0600);
+    *named = fd == -EOPNOTSUPP || fd == -EISDIR || fd == -EINVAL;
+    return *named ? zl_openat(dir, half, O_WRONLY | O_CREAT | O_EXCL, 0600) : fd;
+}
+
+/* The file is whole and on the disk before it takes the name. */
+static int name_file(int dir, int fd, const char *half, bool named, const char *name)
+{
+    char self[40];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    if (fsync(fd) < 0 || (!named && linkat(AT_FDCWD, self, dir, half, AT_SYMLINK_FOLLOW) < 0) ||
+        renameat(dir, half, dir, name) < 0 || fsync(dir) < 0)
+        return -errno;
+    return 0;
+}
+
+/* What is no file is nothing to put one in the place of: a device, a pipe, a link. */
+static int check_target(const struct save *s, int dir, const char *name, struct zl_err *err)
+{
+    const char *target = s->job->request->target;
+    struct stat there;
+    if (fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) < 0 || S_ISREG(there.st_mode))
+        return 0;
+    if (S_ISDIR(there.st_mode))
+        return zl_fail_errno(err, ZL_E_INVALID, -EISDIR, "write the archive '%.200s'", target);
+    return zl_hint(err, zl_fail(err, ZL_E_INVALID, "'%.200s' is there, and no regular file", target),
+                   "into a pipe or a device an archive goes by way of standard output: -o -");
+}
+
 /* Into a file beside `target`, which takes its name when it is whole. */
 static int write_file(struct save *s, int dir, const char *name, const struct zl_items *records, struct zl_err *err)
 {
     char id[ZL_ID_HEX_SIZE];
     zl_id_make(id);
     zl_auto_free char *half = zl_xasprintf(".%.180s.%.8s", name, id);
-    struct stat there;
-    if (fstatat(dir, name, &there, 0) == 0 && S_ISDIR(there.st_mode))
-        return zl_fail_errno(err, ZL_E_INVALID, -EISDIR, "write the archive '%.200s'", s->job->request->target);
-    zl_auto_close int fd = zl_openat(dir, half, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    bool named = false;
+    int r = check_target(s, dir, name, err);
+    if (r < 0)
+        return r;
+    zl_auto_close int fd = make_file(dir, half, &named);
     if (fd < 0)
         return zl_fail(err, fd, "make a file beside '%.200s'", s->job->request->target);
-    int r = write_archive(s, fd, records, err);
-    if (r == 0 && renameat(dir, half, dir, name) < 0)
-        r = zl_fail(err, -errno, "name the archive '%.200s'", s->job->request->target);
+    r = write_archive(s, fd, records, err);
+    if (r == 0 && (r = name_file(dir, fd, half, named, name)) < 0)
+        zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "name the archive '%.200s'", s->job->request->target);
     if (r < 0)
         (void)unlinkat(dir, half, 0);
     return r;

@@ -81,7 +81,7 @@ static int write_data(struct zl_unpack *u, const struct entry *n, int fd, struct
     return 0;
 }
 
-static bool dropped(struct zl_str name)
+bool zl_unpack_drops(struct zl_str name)
 {
     return zl_str_starts(name, ZL_STR("trusted.")) || zl_str_starts(name, ZL_STR("user.overlay.")) ||
            zl_str_is(name, "security.selinux");
@@ -95,7 +95,7 @@ static int set_xattrs(const struct entry *n, int fd, struct zl_err *err)
     size_t size;
     archive_entry_xattr_reset(n->e);
     while (archive_entry_xattr_next(n->e, &name, &value, &size) == ARCHIVE_OK) {
-        if (dropped(zl_str(name)) || fsetxattr(fd, name, value, size, 0) == 0)
+        if (zl_unpack_drops(zl_str(name)) || fsetxattr(fd, name, value, size, 0) == 0)
             continue;
         if (errno == ENOSPC || errno == EDQUOT)
             return fail(err, -errno, n->path, "setting attributes");

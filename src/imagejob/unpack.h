@@ -35,3 +35,5 @@ void zl_unpack_init(struct zl_unpack *u, int root, int aside, const char *name);
 void zl_unpack_done(struct zl_unpack *u);
 int zl_unpack_place(struct zl_unpack *u, struct archive *tar, struct zl_err *err) ZL_MUST;
 int zl_unpack_settle(struct zl_unpack *u, const struct zl_lowers *lowers, struct zl_err *err) ZL_MUST;
+/* Whether it is an extended attribute that no file of a layer gets. */
+bool zl_unpack_drops(struct zl_str name);

@@ -177,7 +177,7 @@ COMPRESS = {"gzip": (lambda t: gzip.compress(t, 1, mtime=0), "+gzip"), "none": (
             "zstd": (lambda t: subprocess.run(["zstd", "-q", "-c"], input=t, stdout=subprocess.PIPE, check=True).stdout, "+zstd")}
 
 
-def layout(folder, tars, name="latest", compress="gzip", config=None):
+def layout(folder, tars, name="latest", compress="gzip", config=None, architecture=oci.ARCH):
     """An OCI layout of these layers; returns the manifest's digest."""
     folder = pathlib.Path(folder)
     blobs = folder / "blobs" / "sha256"
@@ -188,7 +188,7 @@ def layout(folder, tars, name="latest", compress="gzip", config=None):
         (blobs / oci.digest(data)[7:]).write_bytes(data)
         return {"mediaType": media, "digest": oci.digest(data), "size": len(data)}
 
-    image = {"architecture": oci.ARCH, "os": "linux", "created": "2024-01-02T03:04:05Z", "config": config or {"Cmd": ["/x"]},
+    image = {"architecture": architecture, "os": "linux", "created": "2024-01-02T03:04:05Z", "config": config or {"Cmd": ["/x"]},
              "rootfs": {"type": "layers", "diff_ids": [oci.digest(t) for t in tars]},
              "history": [{"created": "2024-01-02T03:04:05Z", "created_by": f"layer {i}"} for i in range(len(tars))]}
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

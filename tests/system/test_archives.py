@@ -1,5 +1,6 @@
 """Archives of images and the work on the store: what we write others read, what they write we read, and nothing is lost."""
 import concurrent.futures
+import gzip
 import hashlib
 import io
 import json
@@ -8,9 +9,13 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
+import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 
 import check_store
@@ -91,7 +96,7 @@ def test_options_stand_before_and_behind_the_images(store, layouts, tmp_path):
             store.cli("image", verb, *[out if w == "@" else w for w in words])
             assert out.read_bytes() == (tmp_path / "first.tar").read_bytes()
     store.cli("image", "save", "-o", tmp_path / "z", "t/one:1", "--gzip")
-    assert (tmp_path / "z").read_bytes()[:2] == b"\x1f\x8b"
+    assert (tmp_path / "z").read_bytes()[:8] == b"\x1f\x8b\x08\0\0\0\0\0"  # without the time: the same images, the same archive
     assert store.cli("image", "save", "-o", tmp_path / "none", check=False).returncode == 2
 
 
@@ -245,7 +250,70 @@ def test_pipes(store, layouts, tmp_path):
     cat.wait()
     with open(tmp_path / "p.tar", "rb") as f:
         again.cli("image", "load", "-", "-t", "other", stdin=f)
+    # What is given is read as it is: a socket can't be opened again, and a file is read on from where it stands.
+    ours, theirs = socket.socketpair()
+    writer = threading.Thread(target=lambda: (ours.sendall((tmp_path / "p.tar").read_bytes()), ours.close()))
+    writer.start()
+    again.cli("image", "load", "-", "-t", "socket", stdin=theirs)
+    writer.join()
+    theirs.close()
+    (tmp_path / "q").write_bytes(b"x" * 700 + (tmp_path / "p.tar").read_bytes())
+    with open(tmp_path / "q", "rb", buffering=0) as f:
+        f.seek(700)
+        again.cli("image", "load", "-", "-t", "behind", stdin=f)
+    assert [r["reference"] for r in again.json("image", "ls")] == ["docker.io/library/behind:latest", "docker.io/library/other:latest",
+                                                                  "docker.io/library/socket:latest", NAME]
     again.whole()
+
+
+def test_names_of_layouts(store, layouts, tmp_path):
+    """A bare word is a tag, as skopeo and buildah write them; with a dot, too."""
+    for n, name in enumerate(("1.27", "1.0-RC1", "latest")):
+        digest = odd.layout(tmp_path / f"l{n}", IMAGES["implied"], name=name)
+        store.cli("image", "load", tmp_path / f"l{n}")
+        assert store.record(f"docker.io/library/imported-{digest[7:19]}:{name}")["digest"] == digest
+
+
+def test_images_for_other_machines(store, tmp_path):
+    """What an archive names is loaded for whatever machine it is, as it is not run by that; of an index with several this machine's is."""
+    digest = odd.layout(tmp_path / "l", IMAGES["implied"], name=NAME, architecture="s390x")
+    store.cli("image", "load", tmp_path / "l")
+    assert (store.record(NAME)["architecture"], store.record(NAME)["digest"]) == ("s390x", digest)
+    store.whole()
+    for form in ("oci", "docker"):
+        store.cli("image", "save", "--format", form, "-o", tmp_path / f"{form}.tar", NAME)
+        again = Here(tmp_path / form)
+        again.cli("image", "load", tmp_path / f"{form}.tar")
+        assert again.record(NAME)["architecture"] == "s390x"
+
+    def index(*names):
+        manifests = []
+        for architecture in names:
+            size = (tmp_path / "l/blobs/sha256" / digest[7:]).stat().st_size
+            manifests.append({"mediaType": lying.MANIFEST, "digest": digest, "size": size, "platform": {"os": "linux", "architecture": architecture}})
+        data = json.dumps({"schemaVersion": 2, "mediaType": lying.INDEX, "manifests": manifests}).encode()
+        (tmp_path / "l/blobs/sha256" / oci.digest(data)[7:]).write_bytes(data)
+        top = {"mediaType": lying.INDEX, "digest": oci.digest(data), "size": len(data), "annotations": {"org.opencontainers.image.ref.name": "t/i:1"}}
+        (tmp_path / "l/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+    index("s390x")
+    store.cli("image", "load", tmp_path / "l")
+    assert store.record("docker.io/t/i:1")["manifest"] == digest
+    index("s390x", "mips")
+    r = store.cli("image", "load", tmp_path / "l", check=False)
+    assert r.returncode != 0 and b"no image for this machine" in r.stderr
+    index(oci.ARCH)  # which its config is not for
+    r = store.cli("image", "load", tmp_path / "l", check=False)
+    assert r.returncode != 0 and b"linux/s390x" in r.stderr
+
+
+def test_what_was_loaded_before_an_error_is_told(store, layouts, tmp_path):
+    folder = layouts["one"][0]
+    index = json.loads((folder / "index.json").read_text())
+    index["manifests"].append({**index["manifests"][0], "digest": oci.digest(b"none")})
+    (folder / "index.json").write_text(json.dumps(index))
+    r = store.cli("image", "load", folder, check=False)
+    assert r.returncode != 0 and oci.digest(b"none")[:19].encode() in r.stderr and NAME.encode() in r.stdout
+    assert store.record(NAME)
 
 
 # --- archives that lie
@@ -580,6 +648,77 @@ def test_save_says_why_it_can_not_write(store, layouts, tmp_path):
     out, _ = p.communicate(timeout=30 * SLOW)
     assert p.returncode and "write the archive" in out and "irectory" in out and "progress" not in out, out
     assert sorted(q.name for q in tmp_path.iterdir() if q.name.startswith(".")) == []
+
+
+def test_save_takes_the_place_of_files_only(store, layouts, tmp_path):
+    """Not of devices, pipes and links: a link stays, and what it leads to is the archive."""
+    store.cli("image", "load", layouts["one"][0])
+    out = tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / "pipe")
+    os.mknod(out / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (out / "dangling").symlink_to("nowhere")
+    before = {p.name: p.lstat() for p in out.iterdir()}
+    for name in before:
+        r = store.cli("image", "save", "-o", out / name, NAME, check=False)
+        assert r.returncode == 2 and b"no regular file" in r.stderr and b"-o -" in r.stderr, (name, r.stderr)
+        event, code = store.job(verb="save", references=[NAME], target=str(out / name))  # as others than the command line may ask
+        assert code and event["code"] == "invalid_argument" and "no regular file" in event["message"], event
+    assert {p.name: p.lstat() for p in out.iterdir()} == before
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.tar").write_text("old")
+    (out / "link").symlink_to("../real/a.tar")
+    store.cli("image", "save", "-o", out / "link", NAME)
+    assert (out / "link").is_symlink() and tarfile.is_tarfile(tmp_path / "real/a.tar")
+    assert stat.S_IMODE((tmp_path / "real/a.tar").stat().st_mode) == 0o600  # it may be a private image
+    assert sorted(p.name for p in (tmp_path / "real").iterdir()) == ["a.tar"]
+
+
+def test_a_killed_save_leaves_nothing(store, tmp_path):
+    (tmp_path / "out").mkdir()
+    rootfs = tmp_path / "rootfs.tar"
+    rootfs.write_bytes(odd.tar([odd.entry(f"f{i}", data=os.urandom(8 << 20)) for i in range(8)]))
+    store.cli("image", "import", rootfs, "-t", "t/big:1")
+    for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        p = store.start(verb="save", references=["docker.io/t/big:1"], target=str(tmp_path / "out/a.tar"))
+        assert "progress" in p.stdout.readline()  # 4 of 64 MiB are written
+        p.send_signal(sent)
+        p.communicate(timeout=30 * SLOW)
+        assert p.returncode == -sent and list((tmp_path / "out").iterdir()) == []
+
+
+def test_import_says_what_its_layer_is(store, tmp_path):
+    tar = odd.tar([odd.entry("f", data=b"x" * 10000)])
+    for kind, data in (("tar", tar), ("tar+gzip", gzip.compress(tar)),
+                       ("tar+zstd", subprocess.run(["zstd", "-qc"], input=tar, stdout=subprocess.PIPE, check=True).stdout)):
+        (tmp_path / "rootfs").write_bytes(data)
+        store.cli("image", "import", tmp_path / "rootfs", "-t", "t/r:1")
+        record = store.record("docker.io/t/r:1")
+        manifest = json.loads((store.images / "blobs/sha256" / record["digest"][7:]).read_bytes())
+        assert manifest["layers"] == [{"mediaType": f"application/vnd.oci.image.layer.v1.{kind}", "digest": oci.digest(data), "size": len(data)}]
+        store.cli("image", "save", "-o", tmp_path / "a.tar", "t/r:1")
+        subprocess.run(["skopeo", "copy", "--quiet", "--insecure-policy", f"oci-archive:{tmp_path}/a.tar", f"dir:{tmp_path}/{kind}"], check=True,
+                       timeout=60 * SLOW)
+
+
+def test_a_folder_keeps_links_and_attributes(store, tmp_path):
+    rootfs = tmp_path / "rootfs"
+    (rootfs / "bin").mkdir(parents=True)
+    (rootfs / "bin/ping").write_bytes(b"p" * 5000)
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # CAP_NET_RAW, VFS_CAP_REVISION_2
+    os.setxattr(rootfs / "bin/ping", "security.capability", capability)
+    os.link(rootfs / "bin/ping", rootfs / "ping4")
+    os.link(rootfs / "bin/ping", rootfs / "zz")
+    os.setxattr(rootfs / "bin", "trusted.overlay.opaque", b"y")
+    store.cli("image", "import", rootfs, "-t", "t/r:1")
+    record = store.record("docker.io/t/r:1")
+    layer = store.images / "layers" / record["chain_ids"][0][7:]
+    assert os.getxattr(layer / "bin/ping", "security.capability") == capability
+    assert len({(layer / n).stat().st_ino for n in ("bin/ping", "ping4", "zz")}) == 1 and (layer / "zz").read_bytes() == b"p" * 5000
+    with tarfile.open(store.images / "blobs/sha256" / record["layers"][0][7:]) as t:
+        assert [(m.name, m.type) for m in t if m.name == "zz"] == [("zz", tarfile.LNKTYPE)]
+        assert not [k for m in t for k in m.pax_headers if "trusted" in k]
+    store.whole()
 
 
 def test_what_images_say_does_not_steer_the_terminal(store, tmp_path):
