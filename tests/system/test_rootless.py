@@ -227,6 +227,11 @@ def test_the_main_job(user, tmp_path):
         assert r.returncode == 0, r.stdout
         pulled = user.run("pull", "127.0.0.1:15000/team/work:1")
         assert ("its files are other users'" in pulled.stderr) == (not user.ranges), pulled.stderr
+        archive = user.home / "work.tar"
+        user.run("image", "save", "-o", archive, "127.0.0.1:15000/team/work:1")
+        user.run("image", "rm", "127.0.0.1:15000/team/work:1")
+        loaded = user.run("image", "load", archive)
+        assert ("its files are other users'" in loaded.stderr) == (not user.ranges), loaded.stderr
         user.import_workload("forever")
         user.write(document(3, "127.0.0.1:15000/team/work:1", CLIENT))
         up = user.run("up", "-b")
