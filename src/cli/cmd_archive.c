@@ -49,7 +49,7 @@ static int run_save(struct zl_cli *cli, void *options, struct zl_err *err)
     };
     if (!o->output)
         return zl_fail(err, ZL_E_USAGE, "--output is missing: a file, or - for standard output");
-    bool to_stdout = zl_streq(o->output, "-");
+    bool to_stdout = zl_streq(o->output, "-") || zl_streq(o->output, "/dev/stdout"); /* which no file may replace */
     if (to_stdout && isatty(STDOUT_FILENO))
         return zl_fail(err, ZL_E_USAGE, "an archive is nothing for a terminal: write it to a file or into a pipe");
     size_t n = strlen(o->output);

@@ -241,6 +241,7 @@ def test_artifacts(store, tmp_path):
 
 def test_pipes(store, layouts, tmp_path):
     store.cli("image", "load", layouts["one"][0])
+    assert store.cli("image", "save", "-o", "/dev/stdout", NAME).stdout[257:262] == b"ustar"
     with open(tmp_path / "p.tar", "wb") as f:
         store.cli("image", "save", "-o", "-", NAME, stdout=f)
     again = Here(tmp_path / "again")
