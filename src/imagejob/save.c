@@ -341,7 +341,8 @@ static int write_archive(struct save *s, int fd, const struct zl_items *records,
 /* A file of no name, which goes with the job, whatever ends that; where there are none, one called `half`. */
 static int make_file(int dir, const char *half, bool *named)
 {
-    int fd = zl_openat(dir, ".", O_WRONLY | O_TMPFILE, 0600);
+    bool can_be_named = faccessat(AT_FDCWD, "/proc/self/fd", F_OK, 0) == 0;
+    int fd = can_be_named ? zl_openat(dir, ".", O_WRONLY | O_TMPFILE, 0600) : -EOPNOTSUPP;
     *named = fd == -EOPNOTSUPP || fd == -EISDIR || fd == -EINVAL;
     return *named ? zl_openat(dir, half, O_WRONLY | O_CREAT | O_EXCL, 0600) : fd;
 }
@@ -352,9 +353,10 @@ static int name_file(int dir, int fd, const char *half, bool named, const char *
     char self[40];
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     if (fsync(fd) < 0 || (!named && linkat(AT_FDCWD, self, dir, half, AT_SYMLINK_FOLLOW) < 0) ||
-        renameat(dir, half, dir, name) < 0 || fsync(dir) < 0)
+        renameat(dir, half, dir, name) < 0)
         return -errno;
-    return 0;
+    return fsync(dir) < 0 && errno != EINVAL && errno != EOPNOTSUPP ? -errno
+                                                                    : 0; /* some file systems sync no folders */
 }
 
 /* What is no file is nothing to put one in the place of: a device, a pipe, a link. */
@@ -385,7 +387,8 @@ static int write_file(struct save *s, int dir, const char *name, const struct zl
         return zl_fail(err, fd, "make a file beside '%.200s'", s->job->request->target);
     r = write_archive(s, fd, records, err);
     if (r == 0 && (r = name_file(dir, fd, half, named, name)) < 0)
-        zl_fail_errno(err, r == -ENOSPC ? ZL_E_DISK_FULL : r, r, "name the archive '%.200s'", s->job->request->target);
+        zl_fail_errno(err, r == -ENOSPC || r == -EDQUOT ? ZL_E_DISK_FULL : r, r, "name the archive '%.200s'",
+                      s->job->request->target);
     if (r < 0)
         (void)unlinkat(dir, half, 0);
     return r;

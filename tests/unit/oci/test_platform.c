@@ -46,6 +46,18 @@ static void test_choose(void **state)
     assert_ptr_equal(zl_oci_platform_choose(&index, &v7), &items[2]); /* the first among equals */
     assert_ptr_equal(zl_oci_platform_choose(&index, &v6), &items[2]);
     assert_null(zl_oci_platform_choose(&index, &s390x));
+    /* Of an index that names no platform the first, whatever is wanted; one that names others has none to offer. */
+    struct zl_oci_descriptor bare[] = { { .media_type = "text/plain", .platform = { .os = "", .architecture = "" } },
+                                        { .media_type = "application/vnd.oci.image.index.v1+json",
+                                          .platform = { .os = "", .architecture = "" } },
+                                        { .media_type = "application/vnd.oci.image.manifest.v1+json",
+                                          .platform = { .os = "unknown", .architecture = "unknown" } } };
+    const struct zl_oci_manifest unsaid = { .kind = ZL_OCI_INDEX, .items = bare, .n = ZL_ARRAY_LEN(bare) };
+    for (size_t i = 0; i < ZL_ARRAY_LEN(bare); i++)
+        bare[i].platform.variant = "";
+    assert_ptr_equal(zl_oci_platform_choose(&unsaid, &s390x), &bare[1]);
+    bare[0].platform.os = "linux";
+    assert_null(zl_oci_platform_choose(&unsaid, &s390x));
 }
 
 static void test_versions_and_features(void **state)
