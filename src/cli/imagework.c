@@ -262,7 +262,7 @@ static int by_own_job(struct listener *l, const struct zl_image_request *request
     int e = zl_cli_client(l->cli, ZL_NEVER_START, &c, err);
     if (e < 0)
         return e;
-    if (zl_mkdir_p(c->place.data, 0755) < 0 && access(c->place.data, W_OK) < 0)
+    if (zl_mkdir_p(c->place.data, 0711) < 0 && access(c->place.data, W_OK) < 0)
         return zl_hint(err, zl_fail(err, -errno, "use the data dir %s", c->place.data),
                        "name another with --data-dir, or run as root");
     return run_job(l, c->place.data, request, descriptor, err);

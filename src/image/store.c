@@ -48,7 +48,8 @@ static const struct zl_field record_fields[] = {
     { .name = "stop_signal", .kind = ZL_K_STRING, .offset = AT(stop_signal), .flags = ZL_F_OMIT },
 };
 /* clang-format on */
-const struct zl_type zl_type_image_record = ZL_TYPE("an image record", struct zl_image_record, record_fields);
+const struct zl_type zl_type_image_record =
+    ZL_TYPE("an image record", struct zl_image_record, record_fields, .open = true); /* later versions may say more */
 
 int zl_store_open(const char *data_dir, struct zl_store *ret, struct zl_err *err)
 {
@@ -56,9 +57,14 @@ int zl_store_open(const char *data_dir, struct zl_store *ret, struct zl_err *err
     struct zl_store s = { .dir = -EBADF };
     if ((size_t)snprintf(s.path, sizeof s.path, "%s/images", data_dir) >= sizeof s.path)
         return zl_fail(err, -ENAMETOOLONG, "open the image store below %s", data_dir);
-    int r = zl_mkdir_p(s.path, 0711);
+    /* Nobody else may enter: images have programs that are set-user-ID, which are not for the users of this machine. */
+    int r = zl_mkdir_p(data_dir, 0711);
+    r = r < 0 ? r : zl_mkdir_p(s.path, 0700);
     if (r == 0)
         r = s.dir = zl_openat(AT_FDCWD, s.path, O_RDONLY | O_DIRECTORY, 0);
+    struct stat st;
+    if (r >= 0 && fstat(s.dir, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 0077) && fchmod(s.dir, 0700) < 0)
+        r = -errno;
     for (size_t i = 0; r >= 0 && i < ZL_ARRAY_LEN(folders); i++)
         r = zl_mkdirat(s.dir, folders[i], 0711);
     if (r < 0) {

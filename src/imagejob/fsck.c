@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BLOCK = 256 << 10, LINES_MAX = 4 << 20 };
@@ -21,6 +22,7 @@ struct broken {
     struct broken *next;
     const char *path; /* below images/ */
     bool layer;
+    struct stat was; /* of a record */
 };
 
 struct fsck {
@@ -46,7 +48,8 @@ static void problem(struct fsck *f, const char *kind, const char *name, const ch
 static void to_drop(struct fsck *f, const char *folder, const char *name, bool layer)
 {
     struct broken *b = zl_arena_alloc(&f->job->arena, sizeof *b);
-    *b = (struct broken){ f->broken, zl_arena_printf(&f->job->arena, "%s/%s", folder, name), layer };
+    *b = (struct broken){ f->broken, zl_arena_printf(&f->job->arena, "%s/%s", folder, name), layer, { 0 } };
+    (void)fstatat(f->job->store.dir, b->path, &b->was, AT_SYMLINK_NOFOLLOW);
     f->broken = b;
 }
 
@@ -77,6 +80,15 @@ static int each(struct fsck *f, const char *folder,
     return r;
 }
 
+/* Whether it is this machine's fault now, and says nothing about what is checked: then nothing is broken by that. */
+static bool is_shortage(int e, const struct zl_err *why)
+{
+    int cause = why && why->cause ? why->cause : e;
+    bool no_user = cause == -EINVAL && why && why->hint[0]; /* ranges of ids that the user had once */
+    return e == ZL_E_DISK_FULL || cause == -EMFILE || cause == -ENFILE || cause == -ENOMEM || cause == -EAGAIN ||
+           cause == -EROFS || cause == -EPERM || cause == -EACCES || no_user;
+}
+
 /* ---- blobs ---- */
 
 static int hash(struct fsck *f, int dir, const char *name, char digest[ZL_DIGEST_SIZE])
@@ -100,6 +112,8 @@ static int check_blob(struct fsck *f, int dir, const char *name, struct zl_err *
     int r = zl_oci_blob_name(path, said) ? hash(f, dir, name, is) : -EINVAL;
     if (r == -ENOENT) /* a collector took it meanwhile */
         return 0;
+    if (is_shortage(r, NULL))
+        return zl_fail(err, r, "check the blob %.20s…", name);
     f->blobs++;
     if (r == 0 && zl_streq(said, is))
         return 0;
@@ -121,6 +135,8 @@ static int read_blob(struct fsck *f, const char *digest, struct zl_buf *ret, str
         return zl_fail(err, ZL_E_BAD_IMAGE, "'%.80s' is no digest", digest);
     snprintf(path, sizeof path, "blobs/sha256/%s", digest + 7);
     int r = is_broken(f, path) ? -EIO : zl_read_file(f->job->store.dir, path, ZL_OCI_DOCUMENT_MAX, ret);
+    if (is_shortage(r, NULL))
+        return zl_fail(err, r, "read its blob %.19s…", digest);
     return r < 0 ? zl_fail(err, ZL_E_BAD_IMAGE, "its blob %.19s… is %s", digest, r == -ENOENT ? "missing" : "damaged")
                  : 0;
 }
@@ -201,8 +217,9 @@ static int unpack_and_compare(struct fsck *f, const struct zl_image_record *r, u
         if (e < 0)
             zl_fail(&why, e, "compare it with its blob");
     }
-    if (e == ZL_E_DISK_FULL) {
+    if (e < 0 && is_shortage(e, &why)) {
         *err = why;
+        zl_wrap(err, e, "check the layer %.20s…", c.chain);
     } else if (e < 0) {
         problem(f, "layer", c.chain + 7, why.text);
         c.told++;
@@ -224,6 +241,10 @@ static int check_layers(struct fsck *f, const struct zl_image_record *r, const s
         char path[ZL_LAYER_PATH_SIZE];
         dirs[n] = zl_openat(AT_FDCWD, zl_store_layer_path(&f->job->store, r->chain_ids.v[n], path),
                             O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+        if (is_shortage(dirs[n], NULL)) {
+            e = zl_fail(err, dirs[n], "open the layer %.20s…", r->chain_ids.v[n]);
+            break;
+        }
         if (dirs[n] < 0) {
             zl_fail(why, ZL_E_BAD_IMAGE, "its layer %.20s… is missing", r->chain_ids.v[n]);
             break;
@@ -247,7 +268,12 @@ static int check_image(struct fsck *f, int dir, const char *name, struct zl_err 
     struct zl_oci_config c;
     struct zl_err why = { 0 };
     zl_auto_buf top = ZL_BUF_INIT, manifest = ZL_BUF_INIT, config = ZL_BUF_INIT;
-    ZL_IGNORE(zl_store_read_record(dir, name, &f->job->arena, &record, NULL)); /* then there is none */
+    int e = zl_store_read_record(dir, name, &f->job->arena, &record, &why);
+    if (is_shortage(e, &why)) {
+        *err = why;
+        return e;
+    }
+    why = (struct zl_err){ 0 };
     if (!record && faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         return 0; /* removed meanwhile */
     f->images++;
@@ -256,7 +282,7 @@ static int check_image(struct fsck *f, int dir, const char *name, struct zl_err 
         to_drop(f, "refs", name, false);
         return 0;
     }
-    int e = read_blob(f, record->digest, &top, &why);
+    e = read_blob(f, record->digest, &top, &why);
     e = e < 0 ? e : read_blob(f, record->manifest ? record->manifest : record->digest, &manifest, &why);
     e = e < 0 ? e : zl_oci_manifest_parse(&f->job->arena, zl_buf_view(&manifest), NULL, &m, &why);
     if (e == 0 && m.kind != ZL_OCI_MANIFEST)
@@ -277,6 +303,10 @@ static int check_image(struct fsck *f, int dir, const char *name, struct zl_err 
         if (!zl_oci_digest_valid(zl_str(digest)) || is_broken(f, path) ||
             faccessat(f->job->store.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
             e = zl_fail(&why, ZL_E_BAD_IMAGE, "its blob %.19s… is missing or damaged", digest);
+    }
+    if (is_shortage(e, &why)) {
+        *err = why;
+        return e;
     }
     int fatal = e < 0 || m.artifact ? 0 : check_layers(f, record, &c, &why, err);
     if (why.code) {
@@ -332,6 +362,14 @@ static void drop_users(struct fsck *f, const char *hex)
     }
 }
 
+/* Whether a pull has written the record meanwhile: then it was whole at that time. */
+static bool was_written(struct fsck *f, const struct broken *b)
+{
+    struct stat is;
+    return fstatat(f->job->store.dir, b->path, &is, AT_SYMLINK_NOFOLLOW) < 0 || is.st_ino != b->was.st_ino ||
+           is.st_mtim.tv_sec != b->was.st_mtim.tv_sec || is.st_mtim.tv_nsec != b->was.st_mtim.tv_nsec;
+}
+
 static int repair(struct fsck *f, struct zl_err *err)
 {
     zl_auto_close int lock = zl_store_lock(&f->job->store, true);
@@ -347,7 +385,10 @@ static int repair(struct fsck *f, struct zl_err *err)
         bool blob = strncmp(b->path, "blobs/", 6) == 0;
         if (blob && hash(f, f->job->store.dir, b->path, is) == 0 && zl_streq(is + 7, name))
             continue; /* a pull has replaced it meanwhile */
-        if (strncmp(b->path, "refs/", 5) != 0)
+        bool record = strncmp(b->path, "refs/", 5) == 0;
+        if (record && was_written(f, b))
+            continue;
+        if (!record)
             drop_users(f, name);
         zl_auto_free char *folder = zl_xstrndup(b->path, (size_t)(name - b->path));
         zl_auto_close int dir = zl_openat(f->job->store.dir, folder, O_RDONLY | O_DIRECTORY, 0);
@@ -355,6 +396,8 @@ static int repair(struct fsck *f, struct zl_err *err)
         if (r < 0)
             return zl_fail(err, r, "drop %s", b->path);
         f->dropped++;
+        if (record && fsync(dir) < 0)
+            return zl_fail(err, -errno, "write the folder refs to the disk");
     }
     return zl_image_job_sync(f->job, err);
 }

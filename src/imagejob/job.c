@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* Staging folders whose lock nobody holds are of jobs that died. */
@@ -39,6 +40,14 @@ static void drop_dead_staging(int staging)
     zl_partial_drop(staging, false);
 }
 
+/* What the folders above would give to each file of a layer: a default ACL, which masks modes, and a group. */
+static int inherit_nothing(int folder)
+{
+    if (fremovexattr(folder, "system.posix_acl_default") < 0 && errno != ENODATA && errno != EOPNOTSUPP)
+        return -errno;
+    return fchown(folder, (uid_t)-1, getegid()) < 0 || fchmod(folder, 0700) < 0 ? -errno : 0;
+}
+
 /* Makes and locks the job's folder. One job at a time does this (until `all` is unlocked), so that no folder is seen
  * before its lock is held. */
 static int make_staging(struct zl_image_job *job, int all)
@@ -49,6 +58,7 @@ static int make_staging(struct zl_image_job *job, int all)
     drop_dead_staging(all);
     int r = zl_mkdirat(all, job->id, 0700);
     r = r < 0 ? r : (job->staging = zl_openat(all, job->id, O_RDONLY | O_DIRECTORY, 0));
+    r = r < 0 ? r : inherit_nothing(job->staging);
     r = r < 0 ? r : (job->staging_lock = zl_openat(job->staging, ".lock", O_RDWR | O_CREAT, 0600));
     return r >= 0 && flock(job->staging_lock, LOCK_EX | LOCK_NB) < 0 ? -errno : r;
 }

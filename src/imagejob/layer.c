@@ -15,7 +15,7 @@ const char *zl_layer_media(int fd)
     ssize_t n = pread(fd, head, sizeof head, 0);
     if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b)
         return "application/vnd.oci.image.layer.v1.tar+gzip";
-    if (n == 4 && memcmp(head, "\x28\xb5\x2f\xfd", 4) == 0)
+    if (n == 4 && zl_stream_is_zstd(head))
         return "application/vnd.oci.image.layer.v1.tar+zstd";
     return "application/vnd.oci.image.layer.v1.tar";
 }

@@ -222,6 +222,7 @@ static int fetch_blob_only(struct work *w, struct layer *l, struct zl_err *err)
     struct progress p = { .w = w, .layer = l };
     int r = fetch(w, l, &p, err);
     zl_feed_end(&l->feed, r < 0);
+    zl_feed_forget(&l->feed);
     return r < 0 ? r : keep(w, l, err);
 }
 

@@ -24,14 +24,15 @@ int zl_place_make_way(int dir, const char *name, bool folder)
 struct walk {
     struct zl_unpack *u;
     int dir;
-    unsigned links;
+    unsigned links, depth; /* depth: the parts of u->at */
     char left[2 * ZL_OCI_PATH_SIZE];
 };
 
 static int enter(struct walk *w, int next, const char *part)
 {
     size_t n = strlen(w->u->at), more = strlen(part);
-    if (n + more + 2 > sizeof w->u->at) {
+    if (n + more + 2 > sizeof w->u->at ||
+        ++w->depth > ZL_OCI_DEPTH_MAX) { /* links count: such a tree must be removed, too */
         zl_close(next);
         return -ENAMETOOLONG;
     }
@@ -47,6 +48,7 @@ static int enter(struct walk *w, int next, const char *part)
 static int leave(struct walk *w)
 {
     char *slash = strrchr(w->u->at, '/');
+    w->depth -= w->u->at[0] != 0;
     *(slash ? slash : w->u->at) = 0;
     int next = zl_open_beneath(w->u->root, w->u->at, O_PATH | O_DIRECTORY);
     if (next < 0)
@@ -63,6 +65,7 @@ static int make(struct walk *w, const char *part)
     int next = zl_openat(w->dir, part, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
     if (next < 0)
         return next;
+    w->u->entries++; /* it takes an inode, too */
     int r = enter(w, next, part);
     return r < 0 ? r : zl_settle_implied(&w->u->settle, w->u->at);
 }
@@ -88,6 +91,7 @@ static int follow(struct walk *w, const char *part)
     if (target[0] != '/')
         return 0;
     w->u->at[0] = 0;
+    w->depth = 0;
     int root = zl_openat(w->u->root, ".", O_PATH | O_DIRECTORY, 0);
     if (root < 0)
         return root;

@@ -211,7 +211,7 @@ static int save_oci(struct save *s, const struct zl_items *records, struct zl_er
 static bool is_zstd(int fd)
 {
     unsigned char head[4];
-    return pread(fd, head, sizeof head, 0) == sizeof head && memcmp(head, "\x28\xb5\x2f\xfd", 4) == 0;
+    return pread(fd, head, sizeof head, 0) == sizeof head && zl_stream_is_zstd(head);
 }
 
 static int unpacked(struct save *s, int blob, const char *diff_id, uint64_t *size, struct zl_err *err)

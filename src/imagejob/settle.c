@@ -10,11 +10,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum kind { IMPLIED, FOLDER, OPAQUE, WHITEOUT, COPY };
+enum kind { IMPLIED, FOLDER, OPAQUE, WHITEOUT, COPY, LINK };
 
 enum { MEMORY_MAX = 256 << 10, READ_SIZE = 32 << 10 };
 
-/* One note; behind it `length` bytes: the path with its NUL, of a COPY also the link's path with its NUL. */
+/* One note; behind it `length` bytes: the path with its NUL, of a COPY and a LINK also the link's path with its NUL. */
 struct note {
     uint32_t kind, length;
     uint32_t mode, uid, gid; /* of a FOLDER; a COPY's mode is its number */
@@ -101,6 +101,19 @@ int zl_settle_folder(struct zl_settle *s, const char *folder, const struct stat 
     return note(s, n, folder, NULL);
 }
 
+/* No layer has a reason to make such a file. */
+enum { PLACEHOLDER = S_IFREG | 01600 };
+
+bool zl_settle_is_placeholder(const struct stat *st)
+{
+    return st->st_mode == PLACEHOLDER && st->st_size == 0 && st->st_nlink >= 3;
+}
+
+int zl_settle_link(struct zl_settle *s, const char *target, const char *link)
+{
+    return note(s, (struct note){ .kind = LINK }, target, link);
+}
+
 int zl_settle_copy(struct zl_settle *s, const char *target, const char *link, int dir, const char *name)
 {
     char file[ASIDE_SIZE];
@@ -108,6 +121,8 @@ int zl_settle_copy(struct zl_settle *s, const char *target, const char *link, in
     zl_auto_close int fd = zl_openat(s->aside, aside_name(s, number, "", file), O_WRONLY | O_CREAT | O_EXCL, 0600);
     if (fd < 0)
         return fd;
+    if (fchmod(fd, PLACEHOLDER & 07777) < 0)
+        return -errno;
     if (linkat(s->aside, file, dir, name, 0) < 0)
         return -errno;
     return note(s, (struct note){ .kind = COPY, .mode = number }, target, link);
@@ -155,7 +170,7 @@ struct settling {
     struct zl_settle *s;
     int root;
     const struct zl_lowers *lowers;
-    uint64_t *bytes;
+    uint64_t *bytes, limit;
     const char *path, *second; /* of the note at hand */
     struct zl_err *err;
     char where[200]; /* the path of a failure */
@@ -195,20 +210,36 @@ static bool is_no_folder(int r)
 
 /* ---- copies ---- */
 
-static int copy_data(int place, int to, int64_t size)
+/* Holes stay holes: a file may be far larger than its layer was. */
+static int copy_data(struct settling *g, int place, int to, off_t size)
 {
     char self[40];
     snprintf(self, sizeof self, "/proc/self/fd/%d", place);
     zl_auto_close int from = zl_openat(AT_FDCWD, self, O_RDONLY, 0);
     if (from < 0)
         return from;
-    for (int64_t left = size; left > 0;) {
-        ssize_t n = copy_file_range(from, NULL, to, NULL, (size_t)left, 0);
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        left -= n;
+    for (off_t at = 0; at < size;) {
+        off_t data = lseek(from, at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO) /* the rest is one */
+            break;
+        off_t end = data < 0 ? size : lseek(from, data, SEEK_HOLE);
+        data = data < 0 ? at : data; /* a file system that does not know of holes */
+        if (end < data)
+            return end < 0 ? -errno : -EIO;
+        end = ZL_MIN(end, size);
+        *g->bytes += (uint64_t)(end - data);
+        if (*g->bytes > g->limit)
+            return zl_fail(g->err, ZL_E_LIMIT,
+                           "the layer unpacks to more than %llu GiB, with the files below that it links to",
+                           (unsigned long long)(g->limit >> 30));
+        for (off_t out = data; data < end;) {
+            ssize_t n = copy_file_range(from, &data, to, &out, (size_t)(end - data), 0);
+            if (n <= 0)
+                return n < 0 ? -errno : -EIO;
+        }
+        at = end;
     }
-    return 0;
+    return ftruncate(to, size) < 0 ? -errno : 0;
 }
 
 /* The folder of a path of this layer. */
@@ -270,9 +301,24 @@ static int copy_up(struct settling *g, const struct note *n)
         return place;
     if (!S_ISREG(st.st_mode))
         return copy_special(g, place, &st, file);
-    *g->bytes += (uint64_t)st.st_size;
-    int r = copy_data(place, to, st.st_size);
+    int r = copy_data(g, place, to, st.st_size);
     return r < 0 ? r : zl_copy_attributes(place, to);
+}
+
+/* One more link to what a placeholder stood for: where that was no regular file, this one is still the placeholder. */
+static int link_again(struct settling *g, const struct note *n)
+{
+    const char *name, *target;
+    struct stat is, to;
+    (void)n;
+    zl_auto_close int dir = parent_of(g->root, g->second, &name);
+    zl_auto_close int target_dir = parent_of(g->root, g->path, &target);
+    if (dir < 0 || target_dir < 0)
+        return dir < 0 && !is_no_folder(dir) ? dir : target_dir < 0 && !is_no_folder(target_dir) ? target_dir : 0;
+    if (fstatat(dir, name, &is, AT_SYMLINK_NOFOLLOW) < 0 || is.st_mode != PLACEHOLDER || is.st_size != 0 ||
+        fstatat(target_dir, target, &to, AT_SYMLINK_NOFOLLOW) < 0 || to.st_ino == is.st_ino)
+        return 0; /* later entries took their places */
+    return unlinkat(dir, name, 0) < 0 || linkat(target_dir, target, dir, name, 0) < 0 ? -errno : 0;
 }
 
 /* ---- whiteouts ---- */
@@ -378,12 +424,14 @@ static int finish_folder(struct settling *g, const struct note *n)
     return (other_mode && fchmod(dir, n->mode) < 0) || futimens(dir, times) < 0 ? -errno : 0;
 }
 
-int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes, struct zl_err *err)
+int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes, uint64_t limit,
+              struct zl_err *err)
 {
     struct settling g = {
-        .s = s, .root = root, .lowers = lowers, .bytes = bytes, .path = "", .second = "", .err = err
+        .s = s, .root = root, .lowers = lowers, .bytes = bytes, .limit = limit, .path = "", .second = "", .err = err
     };
     int r = each(&g, COPY, COPY, copy_up);
+    r = r < 0 ? r : each(&g, LINK, LINK, link_again);
     r = r < 0 ? r : each(&g, OPAQUE, OPAQUE, hide_folder);
     r = r < 0 ? r : each(&g, WHITEOUT, WHITEOUT, hide_path);
     r = r < 0 ? r : each(&g, IMPLIED, FOLDER, finish_folder);

@@ -3,7 +3,7 @@
  * hide what the layers below show and never what this layer has; hard links to files below bring a copy up; folders get
  * owner, mode and times, those that the layer only implies from the layers below. It is noted in the order of the
  * entries, in memory and, beyond a few hundred KiB, in a file.
- * Thread: one at a time. Owns: the notes, until _done. Fails: -errno; ZL_E_BAD_IMAGE.
+ * Thread: one at a time. Owns: the notes, until _done. Fails: -errno; ZL_E_BAD_IMAGE, ZL_E_LIMIT.
  */
 #pragma once
 
@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "imagejob/lowers.h"
 
+#include <sys/stat.h>
 #include <time.h>
 
 struct zl_settle {
@@ -36,6 +37,11 @@ int zl_settle_folder(struct zl_settle *s, const char *folder, const struct stat 
 /* `target` is in a layer below. Puts an empty file in its place (dir, name), to which links can be made already. */
 int zl_settle_copy(struct zl_settle *s, const char *target, const char *link, int dir, const char *name) ZL_MUST;
 
-/* *bytes grows by what was copied up. */
-int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes,
+/* Such an empty file, by its looks; a further link to it is to be noted, as what it stands for may be no regular file.
+ */
+bool zl_settle_is_placeholder(const struct stat *st);
+int zl_settle_link(struct zl_settle *s, const char *target, const char *link) ZL_MUST;
+
+/* *bytes grows by what was copied up, up to `limit`. */
+int zl_settle(struct zl_settle *s, int root, const struct zl_lowers *lowers, uint64_t *bytes, uint64_t limit,
               struct zl_err *err) ZL_MUST;

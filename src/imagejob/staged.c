@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILES_MAX = 20000, LINKS_MAX = 8, BLOCK = 256 << 10 };
+enum { FILES_MAX = 20000, LINKS_MAX = 8, BLOCK = 256 << 10, HOLES_MAX = 1 << 30 };
 
 void zl_staged_init(struct zl_staged *s, int folder, struct zl_arena *arena)
 {
@@ -81,10 +81,23 @@ static int end(struct writing *w, int r, struct zl_err *err)
     return r;
 }
 
-static int stage_data(struct zl_staged *s, struct zl_staged_file *f, struct archive *tar, struct zl_err *err)
+/* Up to `end`: nobody writes such archives, but they are archives. */
+static int write_hole(struct writing *w, uint64_t end, struct zl_err *err)
+{
+    static const char zeros[64 << 10];
+    int r = 0;
+    if (end > w->file->size && (w->s->holes += end - w->file->size) > HOLES_MAX)
+        return zl_fail(err, ZL_E_LIMIT, "the archive's sparse files have holes of more than 1 GiB: '%.100s'",
+                       w->file->name);
+    while (r == 0 && end > w->file->size)
+        r = write_block(w, zeros, ZL_MIN(sizeof zeros, (size_t)(end - w->file->size)), err);
+    return r;
+}
+
+static int stage_data(struct zl_staged *s, struct zl_staged_file *f, struct archive *tar, uint64_t size,
+                      struct zl_err *err)
 {
     struct writing w = { .s = s, .file = f };
-    static const char zeros[4096];
     const void *block;
     size_t n;
     la_int64_t offset;
@@ -96,10 +109,10 @@ static int stage_data(struct zl_staged *s, struct zl_staged_file *f, struct arch
         if (a < ARCHIVE_OK)
             r = zl_fail(err, ZL_E_BAD_IMAGE, "read '%.100s' from the archive: %.150s", f->name,
                         archive_error_string(tar) ? archive_error_string(tar) : "damaged");
-        while (r == 0 && (uint64_t)offset > f->size) /* sparse: nobody writes such archives, but they are archives */
-            r = write_block(&w, zeros, ZL_MIN(sizeof zeros, (size_t)((uint64_t)offset - f->size)), err);
+        r = r < 0 ? r : write_hole(&w, (uint64_t)offset, err);
         r = r < 0 ? r : write_block(&w, block, n, err);
     }
+    r = r < 0 ? r : write_hole(&w, size, err);
     return end(&w, r, err);
 }
 
@@ -145,7 +158,7 @@ static int stage_entry(struct zl_staged *s, struct archive *tar, struct archive_
     if (r < 0)
         return r;
     if (!target)
-        return stage_data(s, f, tar, err);
+        return stage_data(s, f, tar, (uint64_t)ZL_MAX(archive_entry_size(e), (la_int64_t)0), err);
     if (strlen(target) >= ZL_OCI_PATH_SIZE || link_name(name, target, hard, to) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "'%.100s' is a link out of the archive", name);
     f->link = zl_arena_strdup(s->arena, to);

@@ -29,7 +29,7 @@ struct zl_staged {
     size_t n, cap;
     void (*progress)(void *arg, uint64_t bytes); /* of contents, so far; may be NULL */
     void *arg;
-    uint64_t bytes;
+    uint64_t bytes, holes; /* holes: of sparse files, which no byte of the archive stands for */
 };
 
 void zl_staged_init(struct zl_staged *s, int folder, struct zl_arena *arena);

@@ -8,6 +8,7 @@
 #include <isa-l/igzip_lib.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -135,6 +136,12 @@ int zl_stream_whole(struct zl_stream *s, const void **ret, size_t *n, struct zl_
     return 1;
 }
 
+bool zl_stream_is_zstd(const unsigned char head[4])
+{
+    return memcmp(head, "\x28\xb5\x2f\xfd", 4) == 0 ||
+           ((head[0] & 0xf0) == 0x50 && memcmp(head + 1, "\x2a\x4d\x18", 3) == 0);
+}
+
 static int choose(struct zl_stream *s, struct zl_err *err)
 {
     int r = fill(s, err);
@@ -145,7 +152,7 @@ static int choose(struct zl_stream *s, struct zl_err *err)
         s->form = GZIP;
         isal_inflate_init(&s->gzip);
         s->gzip.crc_flag = ISAL_GZIP;
-    } else if (s->in_n >= 4 && s->in[0] == 0x28 && s->in[1] == 0xb5 && s->in[2] == 0x2f && s->in[3] == 0xfd) {
+    } else if (s->in_n >= 4 && zl_stream_is_zstd(s->in)) {
         s->form = ZSTD;
         s->zstd = zl_decoders_take(s->decoders);
     }

@@ -15,6 +15,10 @@
 
 struct zl_stream;
 
+/* Whether a blob of these first bytes is zstd: a frame, or a skippable one before it (RFC 8878, 3.1; pzstd writes
+ * such). */
+bool zl_stream_is_zstd(const unsigned char head[4]);
+
 /* Reads the file from its start on, whatever its position is. `feed`: somebody still writes it, and has its digest (so
  * the blob is not hashed here); NULL: it is whole. `decoders` may be NULL. */
 struct zl_stream *zl_stream_new(int fd, struct zl_feed *feed, struct zl_decoders *decoders);

@@ -228,6 +228,8 @@ static int place_hardlink(struct zl_unpack *u, const struct entry *n, const char
     r = zl_place_make_way(u->dir, name, false);
     if (r == 0 && !there) /* then it must be in a layer below */
         r = zl_settle_copy(&u->settle, real_target, real, target_dir, target_name);
+    else if (r == 0 && zl_settle_is_placeholder(&a)) /* of one that is */
+        r = zl_settle_link(&u->settle, real_target, real);
     if (r == 0 && linkat(target_dir, target_name, u->dir, name, 0) < 0)
         r = -errno;
     return r < 0 ? fail(err, r, n->path, "making the hard link") : 0;
@@ -297,8 +299,7 @@ static int one_entry(struct zl_unpack *u, struct entry *n, struct zl_err *err)
     if (!raw || zl_oci_layer_path(raw, path) < 0)
         return zl_fail(err, ZL_E_BAD_IMAGE, "an entry's path leaves the layer or is too long: '%.200s'",
                        raw ? raw : "");
-    if (++u->entries > entries_limit)
-        return zl_fail(err, ZL_E_LIMIT, "the layer has more than %llu entries", (unsigned long long)entries_limit);
+    u->entries++;
     n->path = path[0] ? path : "/";
     int r = read_entry(u, n, err);
     if (r < 0)
@@ -308,6 +309,9 @@ static int one_entry(struct zl_unpack *u, struct entry *n, struct zl_err *err)
     r = zl_place_parent(u, path, &n->name);
     if (r < 0)
         return fail(err, r, path, "making the folders above");
+    if (u->entries > entries_limit)
+        return zl_fail(err, ZL_E_LIMIT, "the layer has more than %llu entries and folders",
+                       (unsigned long long)entries_limit);
     enum zl_oci_whiteout w = zl_oci_whiteout_of(n->name);
     if (w != ZL_OCI_PLAIN)
         return hide(u, n, w, err);
@@ -339,5 +343,5 @@ int zl_unpack_place(struct zl_unpack *u, struct archive *tar, struct zl_err *err
 
 int zl_unpack_settle(struct zl_unpack *u, const struct zl_lowers *lowers, struct zl_err *err)
 {
-    return zl_settle(&u->settle, u->root, lowers, &u->bytes, err);
+    return zl_settle(&u->settle, u->root, lowers, &u->bytes, bytes_limit, err);
 }

@@ -115,6 +115,7 @@ def images():
                  entry("low/p", FIFO, mode=0o640, mtime=7), entry("low/g", data=b"old")]),
             tar([entry("up1", LNK, linkname="low/f"), entry("up2", LNK, linkname="low/f"), entry("up3", LNK, linkname="up1"),
                  entry("soft", LNK, linkname="low/s"), entry("fifo", LNK, linkname="low/p"),
+                 entry("soft2", LNK, linkname="low/s"), entry("soft3", LNK, linkname="soft2"), entry("fifo2", LNK, linkname="fifo"),
                  entry("g-old", LNK, linkname="low/g"), entry("low/g", data=b"new")])],
         "replaced": [tar([
             entry("f", data=b"1"), entry("f", data=b"22", mode=0o600), entry("d", DIR), entry("d/x", data=b"x"), entry("d", data=b"now a file"),

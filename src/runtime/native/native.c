@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { REMOVE_MS = 30000, SHIM_SIZE_MAX = 64 << 20, RETRY_MS = 20 };
@@ -462,9 +463,12 @@ int zl_rt_native_open(const struct zl_rt_native_config *config, struct zl_runtim
     n->shim = n->containers = -EBADF;
     n->nofile = open_files_limit();
     n->refs = 1;
-    int r = zl_mkdir_p(config->containers, 0711);
+    /* For nobody else: what containers write may be set-user-ID. */
+    int r = zl_mkdir_p(config->containers, 0700);
     if (r == 0)
         r = n->containers = zl_openat(AT_FDCWD, config->containers, O_RDONLY | O_DIRECTORY, 0);
+    if (r >= 0 && fchmod(n->containers, 0700) < 0)
+        r = -errno;
     if (r < 0) {
         (void)zl_fail(err, r, "open the folder of containers '%s'", config->containers);
         native_unref(n);
