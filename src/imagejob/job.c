@@ -45,7 +45,10 @@ static int inherit_nothing(int folder)
 {
     if (fremovexattr(folder, "system.posix_acl_default") < 0 && errno != ENODATA && errno != EOPNOTSUPP)
         return -errno;
-    return fchown(folder, (uid_t)-1, getegid()) < 0 || fchmod(folder, 0700) < 0 ? -errno : 0;
+    struct stat st;
+    if (fstat(folder, &st) < 0 || (st.st_gid != getegid() && fchown(folder, (uid_t)-1, getegid()) < 0))
+        return -errno;
+    return fchmod(folder, 0700) < 0 ? -errno : 0; /* behind fchown, and without its set-group-ID bit */
 }
 
 /* Makes and locks the job's folder. One job at a time does this (until `all` is unlocked), so that no folder is seen

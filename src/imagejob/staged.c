@@ -86,9 +86,11 @@ static int write_hole(struct writing *w, uint64_t end, struct zl_err *err)
 {
     static const char zeros[64 << 10];
     int r = 0;
-    if (end > w->file->size && (w->s->holes += end - w->file->size) > HOLES_MAX)
+    uint64_t more = end > w->file->size ? end - w->file->size : 0;
+    if (more > HOLES_MAX - w->s->holes)
         return zl_fail(err, ZL_E_LIMIT, "the archive's sparse files have holes of more than 1 GiB: '%.100s'",
                        w->file->name);
+    w->s->holes += more;
     while (r == 0 && end > w->file->size)
         r = write_block(w, zeros, ZL_MIN(sizeof zeros, (size_t)(end - w->file->size)), err);
     return r;
