@@ -1,6 +1,7 @@
 """Registries as they are met: real ones plain, with TLS, certificates, passwords and tokens, and behind a proxy that has bad
 days; mirrors, platforms, artifacts; login and logout. What others wrote is read, what was written others read."""
 import base64
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -1333,10 +1334,11 @@ def test_references_mean_what_docker_means(store, config):
     """Nothing answers, and the error names the canonical form."""
     away = f"127.0.0.1:{free_port()}"
     env = config({"docker.io": {"mirrors": []}})
-    for text, canonical in ((f"{away}/a/b", f"{away}/a/b:latest"), (f"{away}/a/b:t@sha256:{'a' * 64}", f"{away}/a/b:t@sha256:{'a' * 64}"),
-                            (f"LOCALHOST:{away.split(':')[1]}/a", f"localhost:{away.split(':')[1]}/a:latest"),
-                            (f"[::1]:{away.split(':')[1]}/a", f"[::1]:{away.split(':')[1]}/a:latest")):
-        refused(store, text, "pull_failed", canonical, env=env, verb="pull")
+    port = away.split(":")[1]
+    forms = {f"{away}/a/b": f"{away}/a/b:latest", f"{away}/a/b:t@sha256:{'a' * 64}": f"{away}/a/b:t@sha256:{'a' * 64}",
+             f"LOCALHOST:{port}/a": f"localhost:{port}/a:latest", f"[::1]:{port}/a": f"[::1]:{port}/a:latest"}
+    with concurrent.futures.ThreadPoolExecutor(len(forms)) as pool:  # each is tried for seconds
+        list(pool.map(lambda form: refused(store, form[0], "pull_failed", form[1], env=env, verb="pull"), forms.items()))
     for text, word in (("UPPER/x", "upper-case"), ("a b", "lower-case"), ("a:b:c/d", "host name"), ("https://a.b/c", "without https://"),
                        ("x@sha256:1", "sha256:"), ("x:.t", "tag"), ("f" * 64, "@sha256:"), ("-a.b/c", "host name")):
         event, code = store.job(env, verb="pull", reference=text)
